@@ -1,0 +1,167 @@
+"""Every limit of the server with its unit, read once from the environment."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+PREFIX = "INVENTORY_"
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+class SettingsError(Exception):
+    """A mistake in the environment, as one sentence for the person who made it."""
+
+
+def duration(text: str) -> float:
+    """Read `10m`, `30s`, `250ms`, `1h30m` or `2d` as seconds."""
+    parts = _DURATION.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise ValueError("must be a duration such as 250ms, 30s, 10m or 1h30m")
+    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+
+
+def whole(text: str) -> int:
+    """Read a number without a sign."""
+    if not re.fullmatch(r"[0-9]{1,12}", text):
+        raise ValueError("must be a whole number")
+    return int(text)
+
+
+def switch(text: str) -> bool:
+    """Read on or off in the usual spellings."""
+    answers = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    if text.lower() not in answers:
+        raise ValueError("must be true or false")
+    return answers[text.lower()]
+
+
+def address(text: str) -> str:
+    """Check `host:port`, `[v6]:port` or `unix:path`."""
+    if text.startswith("unix:") and len(text) > len("unix:"):
+        return text
+    host, colon, port = text.rpartition(":")
+    if not host or not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError("must be host:port, such as 0.0.0.0:50051")
+    return text
+
+
+def path(text: str) -> Path:
+    return Path(text).expanduser()
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text.lower() not in choices:
+            raise ValueError("must be one of " + ", ".join(choices))
+        return text.lower()
+
+    return read
+
+
+def url(*schemes: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if not text.startswith(tuple(scheme + "://" for scheme in schemes)):
+            raise ValueError("must be a URL that starts with " + " or ".join(scheme + "://" for scheme in schemes))
+        return text
+
+    return read
+
+
+def setting(default: str, read: Callable[[str], Any], about: str, low: float | None = None) -> Any:
+    """Declare one setting: its default as it would be written, its reader, its sentence and its least value."""
+    metadata = {"default": default, "read": read, "about": about, "low": low}
+    return dataclasses.field(default=read(default) if default else None, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the server was told. Field `listen` is read from INVENTORY_LISTEN, and so on."""
+
+    listen: str = setting("127.0.0.1:50051", address, "address to serve gRPC on")
+    database_url: str | None = setting(
+        "", url("postgresql", "postgres"), "PostgreSQL 15 or later; without it an embedded one is started"
+    )
+    redis_url: str | None = setting(
+        "",
+        url("redis", "rediss", "unix", "none"),
+        "Redis or Valkey; without it an embedded one is started; none:// does without a cache",
+    )
+    data_dir: Path = setting("~/.local/share/inventory-server", path, "where the embedded servers keep their data")
+    migrate: bool = setting("true", switch, "whether serve applies migrations before it starts")
+    reservation_ttl: float = setting("10m", duration, "how long a hold lasts that asks for no ttl", 1)
+    expiry: bool = setting("true", switch, "whether this process runs the expiry worker")
+    expiry_interval: float = setting("1s", duration, "pause between two looks for expired holds", 0.01)
+    expiry_batch_size: int = setting("100", whole, "most holds one look expires", 1)
+    pool_size: int = setting("6", whole, "most connections to PostgreSQL, beside the expiry worker's own", 1)
+    pool_timeout: float = setting("2s", duration, "longest wait for a connection before DATABASE_UNAVAILABLE", 0.01)
+    connect_timeout: float = setting("5s", duration, "longest time one attempt to connect to PostgreSQL takes", 1)
+    statement_timeout: float = setting("5s", duration, "longest time one statement takes", 0.01)
+    lock_timeout: float = setting("3s", duration, "longest wait for one row lock", 0.01)
+    prepared_statements: bool = setting(
+        "true", switch, "false behind a connection pooler that pools transactions and knows none"
+    )
+    lanes: int = setting("1", whole, "batches of one operation that may be under way at once", 1)
+    batch_size: int = setting("256", whole, "most requests one statement carries", 1)
+    queue_size: int = setting("4096", whole, "most requests of one operation that wait before OVERLOADED", 1)
+    redis_timeout: float = setting("100ms", duration, "longest wait for Redis before the answer does without it", 0.001)
+    redis_retry: float = setting("1s", duration, "how long Redis is left alone after it failed", 0.01)
+    health_interval: float = setting("1s", duration, "pause between two health checks", 0.01)
+    shutdown_grace: float = setting("10s", duration, "longest time that requests in flight get after SIGTERM", 0)
+    max_message_bytes: int = setting("4194304", whole, "largest request accepted", 1024)
+    max_concurrent_streams: int = setting("1000", whole, "most requests in flight on one connection", 1)
+    tls_cert: Path | None = setting("", path, "certificate chain (PEM); with tls_key the server speaks TLS only")
+    tls_key: Path | None = setting("", path, "private key (PEM) of tls_cert")
+    tls_client_ca: Path | None = setting("", path, "authority (PEM) that client certificates must come from")
+    tokens_file: Path | None = setting("", path, "file of lines `token read` or `token write`; without it no token is asked")
+    log_level: str = setting("info", one_of("debug", "info", "warning", "error"), "least level that is logged")
+    log_format: str = setting("text", one_of("text", "json"), "how a line of the log is written")
+
+    def __post_init__(self) -> None:
+        """Check how the settings relate."""
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise SettingsError("INVENTORY_TLS_CERT and INVENTORY_TLS_KEY go together: set both or neither.")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise SettingsError("INVENTORY_TLS_CLIENT_CA needs INVENTORY_TLS_CERT and INVENTORY_TLS_KEY.")
+        if self.reservation_ttl > 86400:
+            raise SettingsError("INVENTORY_RESERVATION_TTL must be at most 24h.")
+        if self.lock_timeout > self.statement_timeout:
+            raise SettingsError("INVENTORY_LOCK_TIMEOUT must not be longer than INVENTORY_STATEMENT_TIMEOUT.")
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Settings:
+        """Read the settings; SettingsError names the first mistake. An empty variable counts as not set."""
+        fields = {PREFIX + field.name.upper(): field for field in dataclasses.fields(cls)}
+        values: dict[str, Any] = {}
+        for name, text in environment.items():
+            if name in fields and text.strip():
+                values[fields[name].name] = _read(name, text.strip(), fields[name].metadata)
+        return cls(**values)
+
+
+def _read(name: str, text: str, metadata: Mapping[str, Any]) -> Any:
+    try:
+        value = metadata["read"](text)
+    except ValueError as mistake:
+        raise SettingsError(f"{name} {mistake}, not {text!r}.") from None
+    if metadata["low"] is not None and value < metadata["low"]:
+        raise SettingsError(f"{name} must be at least {metadata['low']:g}, not {text!r}.")
+    return value
+
+
+def describe() -> str:
+    """List every setting with its default for `inventory-server --help`."""
+    lines = []
+    for field in dataclasses.fields(Settings):
+        default = field.metadata["default"]
+        lines.append(f"  {PREFIX}{field.name.upper()}" + (f" = {default}" if default else ""))
+        lines.append(f"      {field.metadata['about']}")
+    return "\n".join(lines)
