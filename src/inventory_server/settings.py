@@ -115,13 +115,19 @@ class Settings:
     redis_timeout: float = setting("100ms", duration, "longest wait for Redis before the answer does without it", 0.001)
     redis_retry: float = setting("1s", duration, "how long Redis is left alone after it failed", 0.01)
     health_interval: float = setting("1s", duration, "pause between two health checks", 0.01)
+    health_listen: str | None = setting(
+        "", address, "further address that serves health alone and without TLS, for probes that speak no TLS"
+    )
+    startup_timeout: float = setting("30s", duration, "longest wait for PostgreSQL at start-up", 0)
     shutdown_grace: float = setting("10s", duration, "longest time that requests in flight get after SIGTERM", 0)
     max_message_bytes: int = setting("4194304", whole, "largest request accepted", 1024)
     max_concurrent_streams: int = setting("1000", whole, "most requests in flight on one connection", 1)
     tls_cert: Path | None = setting("", path, "certificate chain (PEM); with tls_key the server speaks TLS only")
     tls_key: Path | None = setting("", path, "private key (PEM) of tls_cert")
     tls_client_ca: Path | None = setting("", path, "authority (PEM) that client certificates must come from")
-    tokens_file: Path | None = setting("", path, "file of lines `token read` or `token write`; without it no token is asked")
+    tokens_file: Path | None = setting(
+        "", path, "file of lines `token read` or `token write`; without it no token is asked"
+    )
     log_level: str = setting("info", one_of("debug", "info", "warning", "error"), "least level that is logged")
     log_format: str = setting("text", one_of("text", "json"), "how a line of the log is written")
 

@@ -1,0 +1,89 @@
+"""The command line: `inventory-server serve`, `migrate` and `healthcheck`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from inventory_server.settings import Settings, SettingsError, describe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_FAILED = 1
+_MISUSED = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. Exit status 0 is success, 1 a failure, 2 a mistake in the command or the environment."""
+    command: Callable[[Settings], int] = _parser().parse_args(arguments).command
+    try:
+        return command(Settings.from_environment(os.environ))
+    except SettingsError as mistake:
+        print(f"inventory-server: {mistake}", file=sys.stderr)
+        return _MISUSED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="inventory-server",
+        description="Reserves stock for orders and never sells what a shop does not have.",
+        epilog="Settings are environment variables (durations as 250ms, 30s, 10m, 1h30m):\n\n" + describe(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for name, command, about in (
+        ("serve", _serve, "serve gRPC until SIGTERM"),
+        ("migrate", _migrate, "bring the schema of INVENTORY_DATABASE_URL up to date"),
+        ("healthcheck", _healthcheck, "ask the server on INVENTORY_LISTEN for its health; exit status 0 is SERVING"),
+    ):
+        commands.add_parser(name, help=about, description=about).set_defaults(command=command)
+    return parser
+
+
+# The commands import what they need themselves: a health check must not wait for a server's worth of imports.
+
+
+def _serve(settings: Settings) -> int:
+    from inventory_server import app, logs  # noqa: PLC0415
+
+    logs.configure(settings)
+    try:
+        app.serve(settings)
+    except app.FAILURES as failure:
+        return _fail(failure)
+    return 0
+
+
+def _migrate(settings: Settings) -> int:
+    from inventory_server import app, logs  # noqa: PLC0415
+
+    logs.configure(settings)
+    if settings.database_url is None:
+        raise SettingsError("INVENTORY_DATABASE_URL must be set: the embedded PostgreSQL is migrated by serve.")
+    try:
+        app.migrate_when_up(settings.database_url, settings.startup_timeout)
+    except app.FAILURES as failure:
+        return _fail(failure)
+    return 0
+
+
+def _healthcheck(settings: Settings) -> int:
+    from inventory_server import probe  # noqa: PLC0415
+
+    try:
+        probe.check(settings)
+    except probe.Unhealthy as failure:
+        return _fail(failure)
+    return 0
+
+
+def _fail(failure: Exception) -> int:
+    print(f"inventory-server: {failure}", file=sys.stderr)
+    return _FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,144 @@
+"""The composition root: stores, schema, lanes, worker, health and gRPC, put together and taken apart in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import grpc
+import psycopg
+
+from inventory_server import boundary, reflection
+from inventory_server.cache import ReservationCache
+from inventory_server.embedded import EmbeddedError, EmbeddedPostgres, EmbeddedRedis
+from inventory_server.expiry import ExpiryThread
+from inventory_server.health import HEALTH_SERVICE, Health
+from inventory_server.inventory import Inventory
+from inventory_server.listening import ListenError, bind, build, offer_health
+from inventory_server.postgres.database import Database
+from inventory_server.postgres.migrate import MigrationError, migrate
+from inventory_server.postgres.repository import Repository
+from inventory_server.servicer import InventoryServicer
+from inventory_server.tokens import Tokens
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from inventory_server.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_RETRY_SECONDS = 0.5
+
+
+class StartError(Exception):
+    """The server cannot start; the sentence says why."""
+
+
+# What ends a command with one sentence.
+FAILURES = (StartError, ListenError, MigrationError, EmbeddedError)
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then drain and return."""
+    with _stores(settings) as (database_url, redis_url):
+        if settings.migrate:
+            migrate_when_up(database_url, settings.startup_timeout)
+        new_event_loop = _loop_factory()
+        expiry = ExpiryThread(database_url, redis_url, settings, new_event_loop)
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            runner.run(_serve(settings, database_url, redis_url, expiry))
+
+
+@contextlib.contextmanager
+def _stores(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Give the URLs of PostgreSQL and Redis, of embedded ones where none are named."""
+    with contextlib.ExitStack() as stack:
+        database_url, redis_url = settings.database_url, settings.redis_url
+        if database_url is None:
+            database_url = stack.enter_context(EmbeddedPostgres(settings.data_dir)).url
+            log.info("embedded PostgreSQL keeps its data in %s", settings.data_dir)
+        if redis_url is None:
+            redis_url = stack.enter_context(EmbeddedRedis(settings.data_dir)).url
+        yield database_url, redis_url
+
+
+def migrate_when_up(database_url: str, patience: float) -> None:
+    """Migrate, and wait for a database that is still starting."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            migrate(database_url)
+        except psycopg.OperationalError as error:
+            if time.monotonic() >= deadline:
+                raise StartError(f"PostgreSQL cannot be reached: {str(error).strip()}") from error
+            log.warning("waiting for PostgreSQL: %s", str(error).strip())
+            time.sleep(_RETRY_SECONDS)
+        else:
+            return
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        import uvloop  # noqa: PLC0415 — optional: there is none for Windows
+    except ImportError:
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
+
+
+async def _serve(settings: Settings, database_url: str, redis_url: str, expiry: ExpiryThread) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    tokens = Tokens(settings.tokens_file) if settings.tokens_file is not None else None
+    database = Database(database_url, settings, size=settings.pool_size, name="rpc")
+    repository = Repository(database)
+    cache = ReservationCache(redis_url, settings)
+    health = Health(repository, cache, settings.health_interval)
+    await database.open()
+    try:
+        async with _listening(settings, health) as server:
+            calls = boundary.register(
+                server, InventoryServicer(Inventory(repository, cache, settings), settings), tokens
+            )
+            await health.check()
+            await server.start()
+            checks = asyncio.create_task(health.run())
+            if settings.expiry:
+                expiry.start()
+            log.info("serving on %s", settings.listen)
+            await stop.wait()
+            log.info("draining for up to %.1f s", settings.shutdown_grace)
+            checks.cancel()
+            await health.stop()
+            await boundary.drain(server, calls, settings.shutdown_grace)
+    finally:
+        await asyncio.to_thread(expiry.stop)
+        await cache.close()
+        await database.close()
+    log.info("stopped")
+
+
+@contextlib.asynccontextmanager
+async def _listening(settings: Settings, health: Health) -> AsyncIterator[grpc.aio.Server]:
+    """Bind every address before anything is started; stop what is left at the end."""
+    server = build(settings)
+    offer_health(server, health)
+    reflection.offer(server, (boundary.SERVICE, HEALTH_SERVICE))
+    bind(server, settings.listen, settings)
+    servers = [server]
+    if settings.health_listen is not None:
+        probes = grpc.aio.server()
+        offer_health(probes, health)
+        bind(probes, settings.health_listen, None)
+        await probes.start()
+        servers.append(probes)
+    try:
+        yield server
+    finally:
+        for each in servers:
+            await each.stop(0)

@@ -1,0 +1,151 @@
+"""Lanes: requests of one kind that arrive while a batch is under way form the next batch."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from inventory_server.errors import DatabaseUnavailable, InternalError, InventoryError, Overloaded
+from inventory_server.postgres.database import BadItem
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Hashable, Sequence
+
+log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+Value = TypeVar("Value")
+
+
+class _Entry(Generic[Item, Value]):
+    """A request in a lane: what it asks, where its answer goes, and until when it is wanted (in the loop's time)."""
+
+    __slots__ = ("deadline", "future", "item")
+
+    def __init__(self, item: Item, future: asyncio.Future[Value], deadline: float | None) -> None:
+        self.item = item
+        self.future = future
+        self.deadline = deadline
+
+
+class Lane(Generic[Item, Value]):
+    """Collects requests into batches and runs one batch at a time.
+
+    A request that finds the lane idle starts at once. `key` tells which requests must not share a batch: of those
+    with one key the later waits for the next batch. `after` sees a batch with its values before they are handed out,
+    while the next batch is already under way.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[Item]], Awaitable[Sequence[Value | InventoryError]]],
+        *,
+        key: Callable[[Item], Hashable],
+        refusal: Callable[[Item, BadItem], InventoryError],
+        after: Callable[[Sequence[Value]], Awaitable[None]] | None = None,
+        batch_size: int,
+        queue_size: int,
+    ) -> None:
+        self._run = run
+        self._key = key
+        self._refusal = refusal
+        self._after = after
+        self._batch_size = batch_size
+        self._queue_size = queue_size
+        self._queue: deque[_Entry[Item, Value]] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._running = False
+
+    async def submit(self, item: Item, deadline: float | None = None) -> Value:
+        """Have a request answered.
+
+        Raises its error, Overloaded where too many are waiting, or TimeoutError where the deadline passed before its
+        batch began.
+        To cancel the caller drops the request if its batch has not started; a batch under way goes on.
+        """
+        if len(self._queue) >= self._queue_size:
+            raise Overloaded
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Value] = loop.create_future()
+        self._queue.append(_Entry(item, future, deadline))
+        if not self._running:
+            self._running = True
+            self._spawn(self._drain())
+        return await future
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _drain(self) -> None:
+        try:
+            while batch := self._take():
+                outcomes = await self._attempt(batch)
+                if self._after is None:
+                    _answer(batch, outcomes)
+                else:
+                    self._spawn(self._finish(batch, outcomes))
+        finally:
+            self._running = False
+
+    def _take(self) -> list[_Entry[Item, Value]]:
+        """Take the next batch off the queue; what nobody waits for any more is dropped."""
+        batch: list[_Entry[Item, Value]] = []
+        postponed: list[_Entry[Item, Value]] = []
+        keys: set[Hashable] = set()
+        now = asyncio.get_running_loop().time()
+        while self._queue and len(batch) < self._batch_size:
+            entry = self._queue.popleft()
+            if entry.future.done():
+                continue
+            if entry.deadline is not None and entry.deadline <= now:
+                entry.future.set_exception(TimeoutError())
+                continue
+            key = self._key(entry.item)
+            if key in keys:
+                postponed.append(entry)
+            else:
+                keys.add(key)
+                batch.append(entry)
+        self._queue.extendleft(reversed(postponed))
+        return batch
+
+    async def _attempt(self, batch: Sequence[_Entry[Item, Value]]) -> Sequence[Value | BaseException]:
+        """Run a batch; where one item spoils it, find that one by halves, so that its neighbours succeed."""
+        try:
+            return await self._run([entry.item for entry in batch])
+        except BadItem as bad:
+            if len(batch) == 1:
+                refusal = self._refusal(batch[0].item, bad)
+                if isinstance(refusal, InternalError):
+                    log.exception("PostgreSQL refused %r", batch[0].item)
+                return [refusal]
+            middle = len(batch) // 2
+            return [*await self._attempt(batch[:middle]), *await self._attempt(batch[middle:])]
+        except DatabaseUnavailable as error:
+            return [error] * len(batch)
+        except Exception:
+            log.exception("a batch of %d failed", len(batch))
+            return [InternalError()] * len(batch)
+
+    async def _finish(self, batch: Sequence[_Entry[Item, Value]], outcomes: Sequence[Value | BaseException]) -> None:
+        try:
+            if self._after is not None:
+                await self._after([outcome for outcome in outcomes if not isinstance(outcome, BaseException)])
+        except Exception:
+            log.exception("what follows a batch failed")
+        finally:
+            _answer(batch, outcomes)
+
+
+def _answer(batch: Sequence[_Entry[Item, Value]], outcomes: Sequence[Value | BaseException]) -> None:
+    for entry, outcome in zip(batch, outcomes, strict=True):
+        if entry.future.done():
+            continue
+        if isinstance(outcome, BaseException):
+            entry.future.set_exception(outcome)
+        else:
+            entry.future.set_result(outcome)

@@ -1,0 +1,168 @@
+"""Reservations in Redis: a hint that may be slow, full, gone or wrong and costs no more than a slower answer.
+
+Entries are `reservation:{reservationId}`, hold the documented JSON and live as long as the hold. Nothing is decided
+by them: whatever is read here is compared with PostgreSQL before it is told to anybody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from redis.asyncio import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from inventory_server.domain import Reservation, ReservationStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Sequence
+
+    from inventory_server.settings import Settings
+
+log = logging.getLogger(__name__)
+
+# One command a batch, whatever its size: key, value and milliseconds to live come in turn.
+_PUT = """
+for i = 1, #KEYS do
+    redis.call('SET', KEYS[i], ARGV[2 * i - 1], 'PX', ARGV[2 * i])
+end
+"""
+
+
+class ReservationCache:
+    """The cache behind a circuit breaker: after a failure Redis is left alone for a while. No method raises."""
+
+    def __init__(self, url: str, settings: Settings) -> None:
+        self._timeout = settings.redis_timeout
+        self._pause = settings.redis_retry
+        self._closed_until = 0.0  # while the breaker is open: when to try again, in monotonic seconds
+        self._redis: Redis | None = None
+        if not url.startswith("none:"):
+            self._redis = Redis.from_url(
+                url,
+                socket_timeout=settings.redis_timeout,
+                socket_connect_timeout=settings.redis_timeout,
+                retry=Retry(NoBackoff(), 0),
+                max_connections=64,
+                client_name="inventory-server",
+            )
+            self._script = self._redis.register_script(_PUT)
+
+    @property
+    def enabled(self) -> bool:
+        return self._redis is not None
+
+    @property
+    def usable(self) -> bool:
+        """Whether asking makes sense now."""
+        return self._redis is not None and self._closed_until <= time.monotonic()
+
+    async def close(self) -> None:
+        if self._redis is not None:
+            await self._redis.aclose()
+
+    async def ping(self) -> bool:
+        """Tell whether Redis answers, whatever the breaker says; an answer closes it."""
+        if self._redis is None:
+            return False
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._redis.ping()
+        except (RedisError, OSError, TimeoutError):
+            return False
+        self._closed_until = 0.0
+        return True
+
+    async def put(self, reservations: Sequence[Reservation]) -> None:
+        """Keep holds for as long as they last. The same for a hold that was extended."""
+        if self._redis is None or not self.usable or not reservations:
+            return
+        keys = []
+        values: list[bytes | int] = []
+        for reservation in reservations:
+            lifetime_ms = (reservation.expires_at_us - reservation.updated_at_us) // 1000
+            if lifetime_ms > 0:
+                keys.append("reservation:" + reservation.reservation_id)
+                values += (_encoded(reservation), lifetime_ms)
+        await self._guarded(self._script(keys=keys, args=values))
+
+    async def forget(self, reservation_ids: Sequence[str]) -> None:
+        """Drop holds that have ended."""
+        if self._redis is not None and self.usable and reservation_ids:
+            await self._guarded(self._redis.unlink(*["reservation:" + key for key in reservation_ids]))
+
+    async def find(self, reservation_ids: Sequence[str]) -> dict[str, Reservation]:
+        """Read what is known of holds; what is missing or makes no sense is left out."""
+        if self._redis is None or not self.usable or not reservation_ids:
+            return {}
+        entries = await self._guarded(self._redis.mget(["reservation:" + key for key in reservation_ids]))
+        found = {}
+        for key, entry in zip(reservation_ids, entries or (), strict=False):
+            if entry is not None and (reservation := _decoded(key, entry)) is not None:
+                found[key] = reservation
+        return found
+
+    async def _guarded(self, command: Awaitable[Any]) -> Any:
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await command
+        except (RedisError, OSError, TimeoutError) as error:
+            self._closed_until = time.monotonic() + self._pause
+            log.warning("Redis is left alone for %.1f s: %s", self._pause, str(error) or type(error).__name__)
+            return None
+
+
+def _encoded(reservation: Reservation) -> bytes:
+    return orjson.dumps(
+        {
+            "reservationId": reservation.reservation_id,
+            "productId": reservation.product_id,
+            "orderId": reservation.order_id,
+            "quantity": reservation.quantity,
+            "status": reservation.status,
+            "expiresAt": _written(reservation.expires_at_us),
+            "createdAt": _written(reservation.created_at_us),
+            "updatedAt": _written(reservation.updated_at_us),
+        }
+    )
+
+
+def _decoded(reservation_id: str, entry: bytes) -> Reservation | None:
+    """Read an entry, which may be anything at all: only texts and a number of the right shape pass."""
+    try:
+        fields = orjson.loads(entry)
+        texts = [fields[name] for name in ("productId", "orderId", "expiresAt", "createdAt", "updatedAt")]
+        quantity = fields["quantity"]
+        if not all(type(text) is str and "\0" not in text for text in texts) or type(quantity) is not int:
+            return None
+        product_id, order_id, *moments = texts
+        expires, created, updated = map(_read, moments)
+    except (ValueError, TypeError, KeyError, OverflowError):
+        return None
+    if not -(2**63) <= quantity < 2**63:
+        return None
+    status = ReservationStatus.RESERVED
+    return Reservation(reservation_id, product_id, order_id, quantity, status, None, expires, created, updated)
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+# The holds of one batch share their moments.
+@lru_cache(maxsize=1024)
+def _written(moment_us: int) -> str:
+    return (_EPOCH + timedelta(microseconds=moment_us)).isoformat().replace("+00:00", "Z")
+
+
+def _read(text: str) -> int:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("a moment needs its zone")
+    return (moment - _EPOCH) // timedelta(microseconds=1)

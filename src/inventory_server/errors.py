@@ -1,0 +1,208 @@
+"""What clients are told: one class per reason, with its sentence, its code and the values that the sentence names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+from grpc import StatusCode
+
+from inventory_server.domain import STOCK_MAX
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+class InventoryError(Exception):
+    """A refusal that the contract names. `retry_after` in seconds is set where the same request may succeed later."""
+
+    reason: ClassVar[str]
+    code: ClassVar[StatusCode]
+    http_status: ClassVar[int]
+    retry_after: ClassVar[float | None] = None
+
+    def __init__(self, sentence: str, metadata: Mapping[str, object] | None = None) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+        self.metadata = {name: str(value) for name, value in (metadata or {}).items()}
+
+
+class Violation(NamedTuple):
+    """One bad field: its name, what is wrong, and the reason it has when it is the only bad one."""
+
+    field: str
+    description: str
+    reason: str = "VALIDATION_ERROR"
+
+
+class ValidationError(InventoryError):
+    reason = "VALIDATION_ERROR"
+    code = StatusCode.INVALID_ARGUMENT
+    http_status = 400
+
+    def __init__(self, violations: Sequence[Violation]) -> None:
+        sentence = "; ".join(f"{violation.field} {violation.description}" for violation in violations)
+        super().__init__(f"Invalid request: {sentence}.", {"fields": ",".join(v.field for v in violations)})
+        self.violations = tuple(violations)
+
+
+class InvalidProductId(ValidationError):
+    reason = "INVALID_PRODUCT_ID"
+
+
+class InvalidOrderId(ValidationError):
+    reason = "INVALID_ORDER_ID"
+
+
+class InvalidQuantity(ValidationError):
+    reason = "INVALID_QUANTITY"
+
+    @classmethod
+    def above_stock_limit(cls) -> InvalidQuantity:
+        return cls([Violation("quantity", f"would take the stock above {STOCK_MAX} units", cls.reason)])
+
+
+class InvalidReservationId(ValidationError):
+    reason = "INVALID_RESERVATION_ID"
+
+
+class ProductNotFound(InventoryError):
+    reason = "PRODUCT_NOT_FOUND"
+    code = StatusCode.NOT_FOUND
+    http_status = 404
+
+    def __init__(self, product_id: str) -> None:
+        super().__init__(f"There is no inventory record of product {product_id}.", {"product_id": product_id})
+
+
+class ReservationNotFound(InventoryError):
+    reason = "RESERVATION_NOT_FOUND"
+    code = StatusCode.NOT_FOUND
+    http_status = 404
+
+    def __init__(self, reservation_id: str) -> None:
+        super().__init__(f"There is no reservation {reservation_id}.", {"reservation_id": reservation_id})
+
+
+class InsufficientStock(InventoryError):
+    reason = "INSUFFICIENT_STOCK"
+    code = StatusCode.FAILED_PRECONDITION
+    http_status = 409
+
+    def __init__(self, product_id: str, requested: int, available: int) -> None:
+        super().__init__(
+            f"Product {product_id} has {available} units available, {requested} were requested.",
+            {"product_id": product_id, "requested": requested, "available": available},
+        )
+
+
+class ReservationAlreadyReleased(InventoryError):
+    reason = "RESERVATION_ALREADY_RELEASED"
+    code = StatusCode.FAILED_PRECONDITION
+    http_status = 409
+
+    def __init__(self, reservation_id: str, release_reason: str) -> None:
+        how = "by expiry" if release_reason == "EXPIRED" else "by request"
+        super().__init__(
+            f"Reservation {reservation_id} was already released {how}.",
+            {"reservation_id": reservation_id, "release_reason": release_reason},
+        )
+
+
+class ReservationAlreadyDeducted(InventoryError):
+    reason = "RESERVATION_ALREADY_DEDUCTED"
+    code = StatusCode.FAILED_PRECONDITION
+    http_status = 409
+
+    def __init__(self, reservation_id: str) -> None:
+        super().__init__(f"Reservation {reservation_id} was already deducted.", {"reservation_id": reservation_id})
+
+
+class InvalidStockState(InventoryError):
+    reason = "INVALID_STOCK_STATE"
+    code = StatusCode.FAILED_PRECONDITION
+    http_status = 409
+
+    def __init__(self, reservation_id: str, product_id: str, quantity: int, reserved: int) -> None:
+        super().__init__(
+            f"Product {product_id} has {reserved} units reserved, fewer than the {quantity}"
+            f" of reservation {reservation_id}.",
+            {"reservation_id": reservation_id, "product_id": product_id, "quantity": quantity, "reserved": reserved},
+        )
+
+
+class InternalError(InventoryError):
+    """Anything unexpected: the caller gets this sentence, the log gets the story."""
+
+    reason = "INTERNAL_ERROR"
+    code = StatusCode.INTERNAL
+    http_status = 500
+
+    def __init__(self) -> None:
+        super().__init__("An unexpected error occurred.")
+
+
+class RequestIdConflict(InventoryError):
+    reason = "REQUEST_ID_CONFLICT"
+    code = StatusCode.ALREADY_EXISTS
+    http_status = 409
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(f"Another request was made under request id {request_id}.", {"request_id": request_id})
+
+
+class VersionMismatch(InventoryError):
+    reason = "VERSION_MISMATCH"
+    code = StatusCode.ABORTED
+    http_status = 409
+
+    def __init__(self, product_id: str, expected_version: int, version: int) -> None:
+        super().__init__(
+            f"Product {product_id} has version {version}, not the expected {expected_version}.",
+            {"product_id": product_id, "expected_version": expected_version, "version": version},
+        )
+
+
+class DatabaseUnavailable(InventoryError):
+    reason = "DATABASE_UNAVAILABLE"
+    code = StatusCode.UNAVAILABLE
+    http_status = 503
+    retry_after = 0.2
+
+    def __init__(self) -> None:
+        super().__init__("The database cannot be reached; retry with the same request id.")
+
+
+class Overloaded(InventoryError):
+    reason = "OVERLOADED"
+    code = StatusCode.RESOURCE_EXHAUSTED
+    http_status = 429
+    retry_after = 0.1
+
+    def __init__(self) -> None:
+        super().__init__("Too many requests are waiting; retry later with the same request id.")
+
+
+class Unauthenticated(InventoryError):
+    reason = "UNAUTHENTICATED"
+    code = StatusCode.UNAUTHENTICATED
+    http_status = 401
+
+    def __init__(self) -> None:
+        super().__init__("The call carries no token that this server knows.")
+
+
+class PermissionDenied(InventoryError):
+    reason = "PERMISSION_DENIED"
+    code = StatusCode.PERMISSION_DENIED
+    http_status = 403
+
+    def __init__(self, method: str) -> None:
+        super().__init__(f"The token does not allow {method}.", {"method": method})
+
+
+def invalid(violations: Sequence[Violation]) -> ValidationError:
+    """One bad field is refused with its own reason, two or more with VALIDATION_ERROR."""
+    reasons = {kind.reason: kind for kind in (InvalidProductId, InvalidOrderId, InvalidQuantity, InvalidReservationId)}
+    if len(violations) == 1:
+        return reasons.get(violations[0].reason, ValidationError)(violations)
+    return ValidationError(violations)

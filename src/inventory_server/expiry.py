@@ -1,0 +1,125 @@
+"""The expiry worker: a thread of its own, so that holds go back on time however busy the RPCs are.
+
+Expiry itself is a rule that the statements keep; the worker only tidies up. Any number of replicas may run one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from typing import TYPE_CHECKING
+
+from inventory_server.cache import ReservationCache
+from inventory_server.errors import DatabaseUnavailable
+from inventory_server.postgres.database import BadItem, Database
+from inventory_server.postgres.repository import Repository
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from inventory_server.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class ExpiryWorker:
+    """Looks for expired holds in batches, and again at once while batches are full."""
+
+    def __init__(self, repository: Repository, cache: ReservationCache, settings: Settings) -> None:
+        self._repository = repository
+        self._cache = cache
+        self._batch_size = settings.expiry_batch_size
+        self._interval = settings.expiry_interval
+
+    async def run_once(self) -> int:
+        """Release up to a batch of expired holds and tell how many were looked at; may raise DatabaseUnavailable."""
+        looked_at = await self._repository.expire(self._batch_size)
+        released = [hold.reservation_id for hold in looked_at if hold.reserved is None]
+        for hold in looked_at:
+            if hold.reserved is not None:
+                log.error(
+                    "INVALID_STOCK_STATE: product %s has %d units reserved, fewer than the %d of expired reservation"
+                    " %s, which is set aside",
+                    hold.product_id,
+                    hold.reserved,
+                    hold.quantity,
+                    hold.reservation_id,
+                )
+        await self._cache.forget(released)
+        if released:
+            log.info("released %d expired holds", len(released))
+        return len(looked_at)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until told to stop; a database that is away is waited for."""
+        while not stop.is_set():
+            try:
+                pause = 0.0 if await self.run_once() >= self._batch_size else self._interval
+            except DatabaseUnavailable:
+                pause = self._interval
+            except BadItem:
+                log.exception("expired holds could not be released")
+                pause = self._interval
+            try:
+                await asyncio.wait_for(stop.wait(), pause)
+            except TimeoutError:
+                continue
+
+
+class ExpiryThread:
+    """Runs the worker with an event loop and a connection of its own. `stop` is safe unstarted and twice."""
+
+    def __init__(
+        self,
+        database_url: str,
+        redis_url: str,
+        settings: Settings,
+        new_event_loop: Callable[[], asyncio.AbstractEventLoop],
+    ) -> None:
+        self._database_url = database_url
+        self._redis_url = redis_url
+        self._settings = settings
+        self._new_event_loop = new_event_loop
+        self._thread: threading.Thread | None = None
+        self._started = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._main, name="expiry", daemon=True)
+        self._thread.start()
+        self._started.wait()
+
+    def stop(self) -> None:
+        """Let the batch under way end, and wait for the thread."""
+        if self._thread is None or self._loop is None or self._stop is None:
+            return
+        try:
+            self._loop.call_soon_threadsafe(self._stop.set)
+        except RuntimeError:  # the loop is closed: the thread has ended
+            log.debug("the expiry worker had stopped already")
+        self._thread.join()
+        self._thread = None
+
+    def _main(self) -> None:
+        with asyncio.Runner(loop_factory=self._new_event_loop) as runner:
+            self._loop = runner.get_loop()
+            self._stop = asyncio.Event()
+            self._started.set()
+            runner.run(self._work(self._stop))
+
+    async def _work(self, stop: asyncio.Event) -> None:
+        database = Database(self._database_url, self._settings, size=1, name="expiry")
+        cache = ReservationCache(self._redis_url, self._settings)
+        await database.open()
+        try:
+            while not stop.is_set():
+                try:
+                    await ExpiryWorker(Repository(database), cache, self._settings).run(stop)
+                except Exception:
+                    log.exception("the expiry worker stumbled and goes on")
+                    await asyncio.sleep(self._settings.expiry_interval)
+        finally:
+            await cache.close()
+            await database.close()

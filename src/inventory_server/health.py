@@ -1,0 +1,66 @@
+"""Health as orchestrators ask for it: `grpc.health.v1`, checked all the time and not on demand.
+
+`""` and the service are SERVING while PostgreSQL answers; `postgresql` and `redis` tell of each store alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health import aio
+
+from inventory_server.boundary import SERVICE
+from inventory_server.errors import InventoryError
+
+if TYPE_CHECKING:
+    from inventory_server.cache import ReservationCache
+    from inventory_server.postgres.repository import Repository
+
+log = logging.getLogger(__name__)
+
+HEALTH_SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+
+_STATUSES = {True: health_pb2.HealthCheckResponse.SERVING, False: health_pb2.HealthCheckResponse.NOT_SERVING}
+
+
+class Health:
+    """Keeps the four names of the health service up to date."""
+
+    def __init__(self, repository: Repository, cache: ReservationCache, interval: float) -> None:
+        self.servicer = aio.HealthServicer()
+        self._repository = repository
+        self._cache = cache
+        self._interval = interval
+        self._known: dict[str, bool] = {}
+
+    async def run(self) -> None:
+        """Check for ever, with a pause of `interval` seconds between two checks."""
+        while True:
+            await self.check()
+            await asyncio.sleep(self._interval)
+
+    async def check(self) -> None:
+        """Ask both stores once."""
+        postgresql, redis = await asyncio.gather(self._postgresql_answers(), self._cache.ping())
+        for name, serving in (("", postgresql), (SERVICE, postgresql), ("postgresql", postgresql), ("redis", redis)):
+            await self._set(name, serving=serving)
+
+    async def stop(self) -> None:
+        """Tell everybody NOT_SERVING, for good."""
+        await self.servicer.enter_graceful_shutdown()
+
+    async def _postgresql_answers(self) -> bool:
+        try:
+            await self._repository.ping()
+        except InventoryError:
+            return False
+        return True
+
+    async def _set(self, name: str, *, serving: bool) -> None:
+        if self._known.get(name) != serving:
+            self._known[name] = serving
+            log.info("health of %s is %s", name or "the server", "SERVING" if serving else "NOT_SERVING")
+            await self.servicer.set(name, _STATUSES[serving])

@@ -1,0 +1,56 @@
+"""gRPC servers: limits, addresses, credentials, and the services that every one of them offers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc
+
+if TYPE_CHECKING:
+    from inventory_server.health import Health
+    from inventory_server.settings import Settings
+
+
+class ListenError(Exception):
+    """An address cannot be served; the sentence says why."""
+
+
+def build(settings: Settings) -> grpc.aio.Server:
+    return grpc.aio.server(
+        options=[
+            ("grpc.max_receive_message_length", settings.max_message_bytes),
+            ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
+            # A second server on the same port is a mistake to be told, not a way to share it.
+            ("grpc.so_reuseport", 0),
+            # Clients may ping an idle connection every ten seconds, as load balancers make them.
+            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+            ("grpc.keepalive_permit_without_calls", 1),
+        ]
+    )
+
+
+def bind(server: grpc.aio.Server, address: str, settings: Settings | None) -> None:
+    """Listen on an address, with TLS where the settings have a certificate."""
+    credentials = _credentials(settings) if settings is not None and settings.tls_cert is not None else None
+    try:
+        if credentials is None:
+            server.add_insecure_port(address)
+        else:
+            server.add_secure_port(address, credentials)
+    except RuntimeError:
+        raise ListenError(f"Cannot listen on {address}: is it in use, or not an address of this machine?") from None
+
+
+def offer_health(server: grpc.aio.Server, health: Health) -> None:
+    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
+
+
+def _credentials(settings: Settings) -> grpc.ServerCredentials:
+    try:
+        certificate = settings.tls_cert.read_bytes() if settings.tls_cert else b""
+        key = settings.tls_key.read_bytes() if settings.tls_key else b""
+        authority = settings.tls_client_ca.read_bytes() if settings.tls_client_ca else None
+    except OSError as error:
+        raise ListenError(f"A TLS file cannot be read: {error}.") from None
+    return grpc.ssl_server_credentials([(key, certificate)], authority, require_client_auth=authority is not None)

@@ -1,0 +1,137 @@
+"""The pool of connections to PostgreSQL, and what its failures mean."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, LiteralString
+
+import psycopg
+from psycopg import errors as pg
+from psycopg import sql
+from psycopg_pool import AsyncConnectionPool
+
+from inventory_server.errors import DatabaseUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from inventory_server.settings import Settings
+
+log = logging.getLogger(__name__)
+
+# A statement that PostgreSQL does not end at its own timeout is given up this much later: the network is gone.
+_GRACE_SECONDS = 1.0
+# Deadlocks end with one victim, who may try again at once; more often than this it is no accident.
+_ATTEMPTS = 3
+
+_RETRIABLE = (pg.DeadlockDetected, pg.SerializationFailure)
+_UNAVAILABLE = (
+    psycopg.OperationalError,  # the connection, the server, its disk, its memory, a timeout
+    psycopg.InterfaceError,  # a connection that was found closed
+    pg.ReadOnlySqlTransaction,  # a standby, or a primary that has run full
+    TimeoutError,
+)
+
+
+class BadItem(Exception):
+    """PostgreSQL refused a value of the batch: one item is to blame. `constraint` names the rule, where it has one."""
+
+    def __init__(self, error: psycopg.Error) -> None:
+        super().__init__(str(error))
+        self.constraint = error.diag.constraint_name
+
+
+class Database:
+    """Runs single statements, each a transaction of its own, on pooled connections that heal by themselves."""
+
+    def __init__(self, url: str, settings: Settings, *, size: int, name: str) -> None:
+        self._timeout = settings.statement_timeout + _GRACE_SECONDS
+        self._prepared = settings.prepared_statements
+        self._limits = _session_limits(settings) if self._prepared else None
+        self._checking: asyncio.Task[None] | None = None
+        self._pool = AsyncConnectionPool(
+            url,
+            min_size=1,
+            max_size=size,
+            open=False,
+            name=name,
+            timeout=settings.pool_timeout,
+            max_idle=300,
+            reconnect_timeout=10,
+            configure=self._configure,
+            kwargs={
+                "autocommit": True,
+                "prepare_threshold": 0 if self._prepared else None,
+                "connect_timeout": max(1, round(settings.connect_timeout)),
+                "application_name": f"inventory-server {name}",
+                # A peer that vanished without a word is noticed within the bound of a statement.
+                "tcp_user_timeout": round(self._timeout * 1000),
+                "keepalives_idle": 10,
+                "keepalives_interval": 5,
+                "keepalives_count": 3,
+            },
+        )
+
+    async def open(self) -> None:
+        """Start connecting; safe while PostgreSQL is away."""
+        await self._pool.open(wait=False)
+
+    async def close(self) -> None:
+        if self._checking is not None:
+            self._checking.cancel()
+        await self._pool.close()
+
+    async def fetch(self, query: LiteralString, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run one statement and return its rows.
+
+        Raises DatabaseUnavailable where PostgreSQL did not answer (the statement may have been committed all the
+        same) and BadItem where a value is to blame.
+        """
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                async with asyncio.timeout(self._timeout):
+                    return await self._run(query, parameters)
+            except _RETRIABLE:
+                log.warning("a statement lost a deadlock, attempt %d of %d", attempt, _ATTEMPTS)
+            except _UNAVAILABLE as error:
+                self._heal()
+                log.warning("PostgreSQL is unavailable: %s", str(error).strip() or type(error).__name__)
+                raise DatabaseUnavailable from error
+            except (psycopg.DataError, psycopg.IntegrityError) as error:
+                raise BadItem(error) from error
+        raise DatabaseUnavailable
+
+    async def _run(self, query: LiteralString, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+        async with self._pool.connection() as connection:
+            try:
+                cursor = await connection.execute(query, parameters or None)
+                return await cursor.fetchall()
+            except pg.ReadOnlySqlTransaction:
+                # Somebody else is the primary now: a new connection finds it.
+                await connection.close()
+                raise
+
+    async def _configure(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        if self._limits is not None:
+            await connection.execute(sql.SQL(self._limits), prepare=False)
+
+    def _heal(self) -> None:
+        """Have the pool look at every idle connection: where one broke, its neighbours probably did too."""
+        if self._checking is None or self._checking.done():
+            self._checking = asyncio.create_task(self._check())
+
+    async def _check(self) -> None:
+        try:
+            await self._pool.check()
+        except (psycopg.Error, OSError) as error:
+            log.debug("the pool could not be checked: %s", error)
+
+
+def _session_limits(settings: Settings) -> str:
+    limits = {
+        "statement_timeout": settings.statement_timeout,
+        "lock_timeout": settings.lock_timeout,
+        "idle_in_transaction_session_timeout": settings.statement_timeout,
+    }
+    return "; ".join(f"SET {name} = {round(seconds * 1000)}" for name, seconds in limits.items())

@@ -1,0 +1,43 @@
+-- Releases up to `holds_max` holds that have expired, oldest first; those that somebody else has locked are theirs.
+-- A hold whose stock row is inconsistent is set aside for a minute, so that it never stands in the way of others.
+-- Returns a row per hold it looked at.
+CREATE OR REPLACE FUNCTION inventory_expire_v1(holds_max int)
+RETURNS TABLE (outcome text, reservation_id uuid, product_id text, quantity bigint, reserved bigint)
+LANGUAGE plpgsql
+SET enable_seqscan = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    due          uuid[];
+    outcomes     text[];
+    products     text[];
+    quantities   bigint[];
+    reserveds    bigint[];
+BEGIN
+    SELECT array_agg(d.reservation_id ORDER BY d.reservation_id) INTO due
+    FROM (
+        SELECT r.reservation_id FROM inventory_reservations r
+        WHERE r.status = 'RESERVED' AND r.tidy_at <= clock_timestamp()
+        ORDER BY r.tidy_at
+        LIMIT holds_max
+        FOR UPDATE SKIP LOCKED
+    ) d;
+    IF due IS NULL THEN
+        RETURN;
+    END IF;
+
+    SELECT array_agg(s.outcome ORDER BY s.no), array_agg(s.product_id ORDER BY s.no),
+           array_agg(s.quantity ORDER BY s.no), array_agg(s.reserved ORDER BY s.no)
+    INTO outcomes, products, quantities, reserveds
+    FROM ROWS FROM (inventory_settle_v1(
+        due, array_fill('EXPIRE'::text, ARRAY[cardinality(due)]), array_fill(NULL::uuid, ARRAY[cardinality(due)])
+    )) WITH ORDINALITY AS s (outcome, product_id, order_id, quantity, status, release_reason, expires_us, created_us,
+        updated_us, reserved, no);
+
+    UPDATE inventory_reservations r SET tidy_at = clock_timestamp() + interval '1 minute'
+    FROM unnest(due, outcomes) AS c (reservation_id, outcome)
+    WHERE r.reservation_id = c.reservation_id AND c.outcome = 'INCONSISTENT';
+
+    RETURN QUERY SELECT * FROM unnest(outcomes, due, products, quantities, reserveds);
+END
+$$;

@@ -1,0 +1,137 @@
+-- Makes the holds of a batch of orders: each order gets all its lines or none, in the order of arrival.
+--
+-- `products` are distinct. Every other array has one element per line; the lines of one order stand together, and
+-- `line_last` gives the number of the last one. A hold's id derives from its request's, so that a replay is found by
+-- it. Returns a row per line, in order: its outcome (RESERVED, REPLAYED, CONFLICT, NOT_FOUND, SHORT, or BUSY where
+-- expired holds that would do are locked by somebody else), the units available, and when the hold was made and how
+-- long it lasts.
+CREATE OR REPLACE FUNCTION inventory_reserve_v1(
+    products text[], line_last int[], line_product int[], line_order_id text[], line_quantity bigint[],
+    line_ttl_us bigint[], line_ttl_given boolean[], line_reservation uuid[], line_request uuid[], line_no int[]
+) RETURNS TABLE (outcome text, available bigint, created_us bigint, ttl_us bigint)
+LANGUAGE plpgsql
+SET enable_seqscan = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    moment      timestamptz;
+    moment_us   bigint;
+    lines       int := cardinality(line_product);
+    balances    bigint[];  -- available, by product
+    held        bigint[];  -- reserved, by product
+    versions    bigint[];
+    tidied      bigint[] := array_fill(NULL::bigint, ARRAY[cardinality(products)]);  -- units locked elsewhere
+    outcomes    text[]   := array_fill(NULL::text, ARRAY[cardinality(line_product)]);
+    avails      bigint[] := array_fill(NULL::bigint, ARRAY[cardinality(line_product)]);
+    reserveds   bigint[] := avails;
+    numbers     bigint[] := avails;
+    createds    bigint[];
+    ttls        bigint[] := line_ttl_us;
+    earlier     record;
+    taken       record;
+    first_line  int := 1;
+    last_line   int;
+    line        int;
+    p           int;
+    quantity    bigint;
+    refused     boolean;
+BEGIN
+    SELECT array_agg(s.available_quantity ORDER BY p.no), array_agg(s.reserved_quantity ORDER BY p.no),
+           array_agg(s.version ORDER BY p.no)
+    INTO balances, held, versions
+    FROM unnest(products) WITH ORDINALITY AS p (product_id, no)
+    LEFT JOIN (
+        SELECT k.product_id, k.available_quantity, k.reserved_quantity, k.version
+        FROM inventory_stock k WHERE k.product_id = ANY (products) ORDER BY k.product_id FOR UPDATE
+    ) s USING (product_id);
+
+    -- The clock is read under the locks: a hold cannot be older than the wait for them.
+    moment := clock_timestamp();
+    moment_us := inventory_micros_v1(moment);
+    createds := array_fill(moment_us, ARRAY[lines]);
+
+    -- Replays are looked up under the locks too, in a new snapshot: the same request may just have been committed.
+    FOR earlier IN
+        SELECT l.no, inventory_micros_v1(r.created_at) AS created_us, r.ttl_us,
+               r.product_id = products[l.product] AND r.order_id = l.order_id AND r.quantity = l.quantity
+               AND r.ttl_given = l.ttl_given AND (NOT l.ttl_given OR r.ttl_us = l.ttl_us) AS same
+        FROM inventory_reservations r
+        JOIN unnest(line_reservation, line_product, line_order_id, line_quantity, line_ttl_given, line_ttl_us)
+             WITH ORDINALITY AS l (reservation_id, product, order_id, quantity, ttl_given, ttl_us, no)
+             USING (reservation_id)
+        WHERE r.reservation_id = ANY (line_reservation)
+    LOOP
+        outcomes[earlier.no] := CASE WHEN earlier.same THEN 'REPLAYED' ELSE 'CONFLICT' END;
+        createds[earlier.no] := earlier.created_us;
+        ttls[earlier.no] := earlier.ttl_us;
+    END LOOP;
+
+    WHILE first_line <= lines LOOP
+        last_line := line_last[first_line];
+        IF outcomes[first_line] IS NULL THEN
+            refused := false;
+            FOR line IN first_line .. last_line LOOP
+                p := line_product[line];
+                quantity := line_quantity[line];
+                IF balances[p] < quantity AND tidied[p] IS NULL THEN
+                    taken := inventory_take_back_v1(products[p], moment, balances[p], held[p], versions[p]);
+                    balances[p] := balances[p] + taken.units;
+                    held[p] := held[p] - taken.units;
+                    versions[p] := versions[p] + taken.holds;
+                    tidied[p] := taken.units_locked;
+                END IF;
+                IF balances[p] >= quantity THEN
+                    balances[p] := balances[p] - quantity;
+                    held[p] := held[p] + quantity;
+                    versions[p] := versions[p] + 1;
+                    outcomes[line] := 'RESERVED';
+                    avails[line] := balances[p];
+                    reserveds[line] := held[p];
+                    numbers[line] := versions[p];
+                ELSE
+                    refused := true;
+                    avails[line] := balances[p];
+                    outcomes[line] := CASE WHEN balances[p] IS NULL THEN 'NOT_FOUND'
+                        WHEN balances[p] + tidied[p] >= quantity THEN 'BUSY' ELSE 'SHORT' END;
+                END IF;
+            END LOOP;
+            IF refused THEN
+                FOR line IN first_line .. last_line LOOP
+                    IF outcomes[line] = 'RESERVED' THEN
+                        p := line_product[line];
+                        balances[p] := balances[p] + line_quantity[line];
+                        held[p] := held[p] - line_quantity[line];
+                        versions[p] := versions[p] - 1;
+                        outcomes[line] := 'FITS';
+                    END IF;
+                END LOOP;
+            END IF;
+        END IF;
+        first_line := last_line + 1;
+    END LOOP;
+
+    UPDATE inventory_stock s
+    SET available_quantity = c.available, reserved_quantity = c.reserved, version = c.version, updated_at = moment
+    FROM unnest(products, balances, held, versions) AS c (product_id, available, reserved, version)
+    WHERE s.product_id = c.product_id AND s.version <> c.version;
+
+    INSERT INTO inventory_reservations (reservation_id, product_id, order_id, quantity, status, ttl_us, ttl_given,
+        created_at, expires_at, updated_at, tidy_at)
+    SELECT l.reservation_id, products[l.product], l.order_id, l.quantity, 'RESERVED', l.ttl_us, l.ttl_given,
+        moment, moment + l.ttl_us * interval '1 microsecond', moment, moment + l.ttl_us * interval '1 microsecond'
+    FROM unnest(outcomes, line_reservation, line_product, line_order_id, line_quantity, line_ttl_us, line_ttl_given)
+        AS l (outcome, reservation_id, product, order_id, quantity, ttl_us, ttl_given)
+    WHERE l.outcome = 'RESERVED';
+
+    INSERT INTO inventory_movements (product_id, version, kind, available_delta, reserved_delta, available_after,
+        reserved_after, request_id, line, reservation_id, order_id, occurred_at)
+    SELECT products[l.product], l.version, 'RESERVE', -l.quantity, l.quantity, l.available, l.reserved, l.request_id,
+        l.no, l.reservation_id, l.order_id, moment
+    FROM unnest(outcomes, line_product, numbers, line_quantity, avails, reserveds, line_request, line_no,
+        line_reservation, line_order_id)
+        AS l (outcome, product, version, quantity, available, reserved, request_id, no, reservation_id, order_id)
+    WHERE l.outcome = 'RESERVED';
+
+    RETURN QUERY SELECT * FROM unnest(outcomes, avails, createds, ttls);
+END
+$$;

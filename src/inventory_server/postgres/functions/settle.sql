@@ -1,0 +1,129 @@
+-- Ends holds: each item RELEASEs, DEDUCTs or EXPIREs one. `holds` are distinct, and `actions` and `requests` go with
+-- them. Locks the holds in the order of their ids, then their stock rows in the order of the products.
+--
+-- Returns a row per item, in order: its outcome (DONE, REPLAYED, CONFLICT, NOT_FOUND, RELEASED or DEDUCTED where it
+-- was so already, INCONSISTENT where the stock row holds too little), the hold as it is now, and the stock row's
+-- reserved quantity where that is inconsistent. A hold that has expired is released, whatever was asked.
+CREATE OR REPLACE FUNCTION inventory_settle_v1(holds uuid[], actions text[], requests uuid[])
+RETURNS TABLE (outcome text, product_id text, order_id text, quantity bigint, status text, release_reason text,
+    expires_us bigint, created_us bigint, updated_us bigint, reserved bigint)
+LANGUAGE plpgsql
+SET enable_seqscan = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    moment     timestamptz;
+    items      int := cardinality(holds);
+    owners     text[];         -- product, by item
+    orders     text[];
+    quantities bigint[];
+    statuses   text[];
+    reasons    text[];
+    expiries   timestamptz[];
+    createds   timestamptz[];
+    updateds   timestamptz[];
+    enders     uuid[];
+    places     int[];          -- number of the product, by item
+    products   text[];
+    balances   bigint[];
+    held       bigint[];
+    versions   bigint[];
+    kinds      text[]   := array_fill(NULL::text, ARRAY[cardinality(holds)]);
+    outcomes   text[]   := kinds;
+    avails     bigint[] := array_fill(NULL::bigint, ARRAY[cardinality(holds)]);
+    reserveds  bigint[] := avails;
+    numbers    bigint[] := avails;
+    p          int;
+    kind       text;
+BEGIN
+    SELECT array_agg(r.product_id ORDER BY i.no), array_agg(r.order_id ORDER BY i.no),
+           array_agg(r.quantity ORDER BY i.no), array_agg(r.status ORDER BY i.no),
+           array_agg(r.release_reason ORDER BY i.no), array_agg(r.expires_at ORDER BY i.no),
+           array_agg(r.created_at ORDER BY i.no), array_agg(r.updated_at ORDER BY i.no),
+           array_agg(r.ended_by ORDER BY i.no)
+    INTO owners, orders, quantities, statuses, reasons, expiries, createds, updateds, enders
+    FROM unnest(holds) WITH ORDINALITY AS i (reservation_id, no)
+    LEFT JOIN (
+        SELECT * FROM inventory_reservations h WHERE h.reservation_id = ANY (holds)
+        ORDER BY h.reservation_id FOR UPDATE
+    ) r USING (reservation_id);
+
+    SELECT array_agg(o.place ORDER BY o.no), array_agg(DISTINCT o.product_id ORDER BY o.product_id)
+    INTO places, products
+    FROM (
+        SELECT u.no, u.product_id, dense_rank() OVER (ORDER BY u.product_id) AS place
+        FROM unnest(owners) WITH ORDINALITY AS u (product_id, no)
+    ) o;
+
+    SELECT array_agg(s.available_quantity ORDER BY p.no), array_agg(s.reserved_quantity ORDER BY p.no),
+           array_agg(s.version ORDER BY p.no)
+    INTO balances, held, versions
+    FROM unnest(products) WITH ORDINALITY AS p (product_id, no)
+    LEFT JOIN (
+        SELECT k.product_id, k.available_quantity, k.reserved_quantity, k.version
+        FROM inventory_stock k WHERE k.product_id = ANY (products) ORDER BY k.product_id FOR UPDATE
+    ) s USING (product_id);
+
+    -- The clock is read under the locks: a wait for them must not carry a hold past its expiry.
+    moment := clock_timestamp();
+
+    FOR item IN 1 .. items LOOP
+        p := places[item];
+        IF statuses[item] IS NULL THEN
+            outcomes[item] := 'NOT_FOUND';
+        ELSIF statuses[item] = 'RESERVED' THEN
+            kind := CASE WHEN expiries[item] <= moment THEN 'EXPIRE' ELSE actions[item] END;
+            IF held[p] IS NULL OR held[p] < quantities[item] THEN
+                outcomes[item] := 'INCONSISTENT';
+                reserveds[item] := coalesce(held[p], 0);
+            ELSE
+                held[p] := held[p] - quantities[item];
+                versions[p] := versions[p] + 1;
+                kinds[item] := kind;
+                updateds[item] := moment;
+                IF kind = 'DEDUCT' THEN
+                    statuses[item] := 'DEDUCTED';
+                ELSE
+                    balances[p] := balances[p] + quantities[item];
+                    statuses[item] := 'RELEASED';
+                    reasons[item] := CASE kind WHEN 'EXPIRE' THEN 'EXPIRED' ELSE 'REQUESTED' END;
+                END IF;
+                enders[item] := CASE WHEN kind <> 'EXPIRE' THEN requests[item] END;
+                outcomes[item] := CASE WHEN kind = actions[item] THEN 'DONE' ELSE 'RELEASED' END;
+                avails[item] := balances[p];
+                reserveds[item] := held[p];
+                numbers[item] := versions[p];
+            END IF;
+        ELSIF enders[item] = requests[item] THEN
+            outcomes[item] := CASE WHEN (actions[item] = 'DEDUCT') = (statuses[item] = 'DEDUCTED')
+                THEN 'REPLAYED' ELSE 'CONFLICT' END;
+        ELSE
+            outcomes[item] := statuses[item];
+        END IF;
+    END LOOP;
+
+    UPDATE inventory_reservations r
+    SET status = c.status, release_reason = c.reason, updated_at = moment, ended_by = c.ended_by
+    FROM unnest(holds, kinds, statuses, reasons, enders) AS c (reservation_id, kind, status, reason, ended_by)
+    WHERE r.reservation_id = c.reservation_id AND c.kind IS NOT NULL;
+
+    UPDATE inventory_stock s
+    SET available_quantity = c.available, reserved_quantity = c.reserved, version = c.version, updated_at = moment
+    FROM unnest(products, balances, held, versions) AS c (product_id, available, reserved, version)
+    WHERE s.product_id = c.product_id AND s.version <> c.version;
+
+    INSERT INTO inventory_movements (product_id, version, kind, available_delta, reserved_delta, available_after,
+        reserved_after, request_id, line, reservation_id, order_id, occurred_at)
+    SELECT c.product_id, c.version, c.kind, CASE c.kind WHEN 'DEDUCT' THEN 0 ELSE c.quantity END, -c.quantity,
+        c.available, c.reserved, c.ended_by, 0, c.reservation_id, c.order_id, moment
+    FROM unnest(holds, kinds, owners, orders, quantities, avails, reserveds, numbers, enders)
+        AS c (reservation_id, kind, product_id, order_id, quantity, available, reserved, version, ended_by)
+    WHERE c.kind IS NOT NULL;
+
+    RETURN QUERY
+    SELECT c.outcome, c.product_id, c.order_id, c.quantity, c.status, c.reason, inventory_micros_v1(c.expires_at),
+        inventory_micros_v1(c.created_at), inventory_micros_v1(c.updated_at), c.reserved
+    FROM unnest(outcomes, owners, orders, quantities, statuses, reasons, expiries, createds, updateds, reserveds)
+        AS c (outcome, product_id, order_id, quantity, status, reason, expires_at, created_at, updated_at, reserved);
+END
+$$;

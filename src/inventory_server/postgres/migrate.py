@@ -1,0 +1,88 @@
+"""Migrations: numbered SQL files, applied once each, and the functions, reapplied whole.
+
+All under one advisory lock and in one transaction, so that servers that start at once take turns and a failure leaves
+nothing half done. A file that was changed after it was applied is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from typing import TYPE_CHECKING, LiteralString
+
+import psycopg
+
+from inventory_server.postgres.queries import files
+
+if TYPE_CHECKING:
+    from typing import Any
+
+log = logging.getLogger(__name__)
+
+# "inventory" in the alphabet's numbers, cut to 63 bits: any constant that nobody else picks.
+_LOCK = 9142205142015182
+_POSTGRES_VERSION_MIN = 150000
+
+_HISTORY: LiteralString = """
+    CREATE TABLE IF NOT EXISTS inventory_migrations (
+        name       text CONSTRAINT inventory_migrations_pkey PRIMARY KEY,
+        sha256     text NOT NULL,
+        applied_at timestamptz NOT NULL DEFAULT now()
+    )
+"""
+
+
+class MigrationError(Exception):
+    """The schema cannot be brought up to date; the sentence says why."""
+
+
+def migrate(url: str) -> list[str]:
+    """Bring the schema up to date and name the migrations applied. Safe to repeat and to run from many places."""
+    with psycopg.connect(url, application_name="inventory-server migrate") as connection:
+        if connection.info.server_version < _POSTGRES_VERSION_MIN:
+            raise MigrationError(f"PostgreSQL 15 or later is needed, not {connection.info.server_version // 10000}.")
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+        connection.execute(_HISTORY)
+        applied = _apply_migrations(connection)
+        _apply_functions(connection, force=bool(applied))
+        return applied
+
+
+def _apply_migrations(connection: psycopg.Connection[Any]) -> list[str]:
+    done: dict[str, str] = dict(connection.execute("SELECT name, sha256 FROM inventory_migrations").fetchall())
+    applied = []
+    for file in files("migrations"):
+        text = file.read_text("utf-8")
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        if file.name not in done:
+            log.info("applying migration %s", file.name)
+            _execute(connection, text)
+            _record(connection, file.name, digest)
+            applied.append(file.name)
+        elif done[file.name] != digest:
+            raise MigrationError(f"Migration {file.name} was changed after it was applied.")
+    return applied
+
+
+def _apply_functions(connection: psycopg.Connection[Any], *, force: bool) -> None:
+    """Replace the functions, but only when they changed: to replace one makes every session plan anew."""
+    text = "\n".join(file.read_text("utf-8") for file in files("functions"))
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    row = connection.execute("SELECT sha256 FROM inventory_migrations WHERE name = 'functions'").fetchone()
+    if force or row is None or row[0] != digest:
+        # The files stand in alphabetical order, but functions may call one another.
+        connection.execute("SET LOCAL check_function_bodies = off")
+        _execute(connection, text)
+        _record(connection, "functions", digest)
+
+
+def _execute(connection: psycopg.Connection[Any], text: str) -> None:
+    connection.execute(text)
+
+
+def _record(connection: psycopg.Connection[Any], name: str, digest: str) -> None:
+    connection.execute(
+        "INSERT INTO inventory_migrations (name, sha256) VALUES (%s, %s)"
+        " ON CONFLICT (name) DO UPDATE SET sha256 = excluded.sha256, applied_at = now()",
+        (name, digest),
+    )

@@ -1,0 +1,81 @@
+-- The three tables: balances, holds and the ledger.
+--
+-- No foreign key leads from holds or ledger to the stock: records are never deleted, the functions check what a key
+-- would check under the lock they hold anyway, and the key's share lock would cost a sixth of the throughput.
+
+CREATE TABLE inventory_stock (
+    product_id         text COLLATE "C" CONSTRAINT inventory_stock_pkey PRIMARY KEY,
+    available_quantity bigint NOT NULL,
+    reserved_quantity  bigint NOT NULL,
+    version            bigint NOT NULL,
+    created_at         timestamptz NOT NULL,
+    updated_at         timestamptz NOT NULL,
+    CONSTRAINT inventory_stock_product_id_length CHECK (char_length(product_id) BETWEEN 1 AND 255),
+    CONSTRAINT inventory_stock_available_not_negative CHECK (available_quantity >= 0),
+    CONSTRAINT inventory_stock_reserved_not_negative CHECK (reserved_quantity >= 0),
+    CONSTRAINT inventory_stock_within_limit CHECK (available_quantity + reserved_quantity <= 1000000000000000),
+    CONSTRAINT inventory_stock_version_positive CHECK (version >= 1)
+) WITH (
+    -- Room beside each row keeps its next version on the same page and out of the index (heap-only updates).
+    fillfactor = 50,
+    -- A hot row leaves a dead version per batch: clean up by count, not by a share of the table.
+    autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000
+);
+
+CREATE TABLE inventory_reservations (
+    reservation_id uuid CONSTRAINT inventory_reservations_pkey PRIMARY KEY,
+    product_id     text COLLATE "C" NOT NULL,
+    order_id       text COLLATE "C" NOT NULL,
+    quantity       bigint NOT NULL,
+    status         text NOT NULL,
+    release_reason text,
+    -- How long the request asked to hold, and whether it said so: a replay is compared with both.
+    ttl_us         bigint NOT NULL,
+    ttl_given      boolean NOT NULL,
+    created_at     timestamptz NOT NULL,
+    expires_at     timestamptz NOT NULL,
+    updated_at     timestamptz NOT NULL,
+    -- From when on the worker looks at the hold: its expiry, or later when its stock row was found inconsistent.
+    tidy_at        timestamptz NOT NULL,
+    -- The request that released or deducted it, so that its replay is known.
+    ended_by       uuid,
+    CONSTRAINT inventory_reservations_quantity_positive CHECK (quantity > 0),
+    CONSTRAINT inventory_reservations_status_known CHECK (status IN ('RESERVED', 'RELEASED', 'DEDUCTED')),
+    CONSTRAINT inventory_reservations_release_reason_known
+        CHECK ((status = 'RELEASED') = (release_reason IS NOT NULL) AND release_reason IN ('REQUESTED', 'EXPIRED'))
+) WITH (fillfactor = 90);
+
+-- Serves the expiry worker: holds that are due, oldest first.
+CREATE INDEX inventory_reservations_due ON inventory_reservations (tidy_at) WHERE status = 'RESERVED';
+
+-- Serves the take-back: expired holds of one product that a reserve finds short.
+CREATE INDEX inventory_reservations_expired ON inventory_reservations (product_id, expires_at)
+    WHERE status = 'RESERVED';
+
+CREATE TABLE inventory_movements (
+    product_id      text COLLATE "C" NOT NULL,
+    -- The version of the stock record that this movement made: 1, 2, 3 … without a gap.
+    version         bigint NOT NULL,
+    kind            text NOT NULL,
+    available_delta bigint NOT NULL,
+    reserved_delta  bigint NOT NULL,
+    available_after bigint NOT NULL,
+    reserved_after  bigint NOT NULL,
+    request_id      uuid,
+    -- Numbers the movements of one request, from 0.
+    line            smallint NOT NULL,
+    reservation_id  uuid,
+    order_id        text COLLATE "C",
+    reason          text,
+    occurred_at     timestamptz NOT NULL,
+    -- Orders movements of different products: a reader takes those whose transaction is below its snapshot's xmin.
+    transaction_id  xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    -- Serves the ledger of one product, and proves that no movement is lost or doubled.
+    CONSTRAINT inventory_movements_pkey PRIMARY KEY (product_id, version),
+    CONSTRAINT inventory_movements_kind_known
+        CHECK (kind IN ('INITIALIZE', 'ADD', 'RESERVE', 'RELEASE', 'EXPIRE', 'DEDUCT'))
+);
+
+-- Serves replays of stock changes, and refuses a request id that already made another movement.
+CREATE UNIQUE INDEX inventory_movements_request_id ON inventory_movements (request_id, line)
+    WHERE request_id IS NOT NULL;

@@ -1,0 +1,57 @@
+"""The RPCs: parse, call, render. What goes wrong is answered in one place for all of them, `boundary`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
+from inventory_server import wire
+from inventory_server.domain import Action
+
+if TYPE_CHECKING:
+    from inventory_server.inventory import Inventory
+    from inventory_server.settings import Settings
+
+
+class InventoryServicer:
+    """One method per RPC, each from a request and a deadline (in the event loop's time, or None) to a response."""
+
+    def __init__(self, inventory: Inventory, settings: Settings) -> None:
+        self._inventory = inventory
+        self._ttl_us = round(settings.reservation_ttl * 1_000_000)
+
+    async def InitializeStock(
+        self, request: pb.InitializeStockRequest, deadline: float | None
+    ) -> pb.InitializeStockResponse:
+        done = await self._inventory.initialize(wire.parse_initialize(request), deadline)
+        return pb.InitializeStockResponse(stock=wire.render_stock(done.stock), created=done.created)
+
+    async def GetStock(self, request: pb.GetStockRequest, deadline: float | None) -> pb.GetStockResponse:
+        stock = await self._inventory.stock(wire.parse_product(request), deadline)
+        return pb.GetStockResponse(stock=wire.render_stock(stock))
+
+    async def AddStock(self, request: pb.AddStockRequest, deadline: float | None) -> pb.AddStockResponse:
+        stock = await self._inventory.add(wire.parse_add(request), deadline)
+        return pb.AddStockResponse(stock=wire.render_stock(stock))
+
+    async def ReserveStock(self, request: pb.ReserveStockRequest, deadline: float | None) -> pb.ReserveStockResponse:
+        (reservation,) = await self._inventory.reserve(wire.parse_reserve(request, self._ttl_us), deadline)
+        return pb.ReserveStockResponse(reservation=wire.render_reservation(reservation))
+
+    async def GetReservation(
+        self, request: pb.GetReservationRequest, deadline: float | None
+    ) -> pb.GetReservationResponse:
+        reservation = await self._inventory.reservation(wire.parse_reservation(request), deadline)
+        return pb.GetReservationResponse(reservation=wire.render_reservation(reservation))
+
+    async def ReleaseReservation(
+        self, request: pb.ReleaseReservationRequest, deadline: float | None
+    ) -> pb.ReleaseReservationResponse:
+        reservation = await self._inventory.settle(wire.parse_settle(request, Action.RELEASE), deadline)
+        return pb.ReleaseReservationResponse(reservation=wire.render_reservation(reservation))
+
+    async def DeductReservation(
+        self, request: pb.DeductReservationRequest, deadline: float | None
+    ) -> pb.DeductReservationResponse:
+        reservation = await self._inventory.settle(wire.parse_settle(request, Action.DEDUCT), deadline)
+        return pb.DeductReservationResponse(reservation=wire.render_reservation(reservation))

@@ -1,0 +1,52 @@
+"""The only builder of `google.rpc.Status`, and the only place that knows the errors' domain."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from google.protobuf.any_pb2 import Any
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+
+from inventory_server.errors import ValidationError
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+    from inventory_server.errors import InventoryError
+
+DOMAIN = "inventory.v1"
+
+
+def status_of(error: InventoryError) -> Status:
+    """Render an error as every client sees it."""
+    details: list[Message] = [
+        ErrorInfo(
+            reason=error.reason, domain=DOMAIN, metadata={**error.metadata, "http_status": str(error.http_status)}
+        )
+    ]
+    if isinstance(error, ValidationError):
+        details.append(
+            BadRequest(
+                field_violations=[
+                    BadRequest.FieldViolation(field=v.field, description=v.description, reason=v.reason)
+                    for v in error.violations
+                ]
+            )
+        )
+    if error.retry_after is not None:
+        details.append(RetryInfo(retry_delay=_duration(error.retry_after)))
+    return Status(code=error.code.value[0], message=error.sentence, details=[_packed(detail) for detail in details])
+
+
+def _duration(seconds: float) -> Duration:
+    duration = Duration()
+    duration.FromNanoseconds(round(seconds * 1e9))
+    return duration
+
+
+def _packed(detail: Message) -> Any:
+    packed = Any()
+    packed.Pack(detail)
+    return packed
