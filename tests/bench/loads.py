@@ -1,0 +1,70 @@
+"""What is asked: a load is one generator per request in flight that yields calls and is sent their replies.
+
+A reply is the message's bytes, or None where the call failed. A load that asks in steps (reserve, then deduct what was
+reserved) is a generator that remembers; one that ends, ends the run.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import random
+from typing import TYPE_CHECKING
+
+from uuid_utils import uuid7
+
+from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+
+    Call = tuple[str, bytes]
+    Load = Generator[Call, bytes | None, None]
+
+SERVICE = "/inventory.v1.InventoryService/"
+HOT = "hot"
+SPREAD = [f"product-{number:05}" for number in range(10_000)]
+# Enough that no run sells out, little enough that bulk additions stay far from int64.
+QUANTITY = 1_000_000_000
+# Random choices are made before the run and used in turn.
+CHOICES = 65_536
+# The protobuf keys of ReserveStockRequest.order_id and .request_id, each with the length of a UUID: fields may come
+# in any order, so a request is a constant and two of these.
+ORDER_ID, REQUEST_ID = b"\x12\x24", b"\x2a\x24"
+
+
+def reserve(products: Iterator[str]) -> Load:
+    """Reserve one unit of each product in turn, for an order and under a request id of its own."""
+    for product in products:
+        identity = str(uuid7()).encode()
+        yield SERVICE + "ReserveStock", _head(product) + ORDER_ID + identity + REQUEST_ID + identity
+
+
+@functools.cache
+def _head(product: str) -> bytes:
+    return pb.ReserveStockRequest(product_id=product, quantity=1).SerializeToString()
+
+
+def initialize(products: Iterator[str]) -> Load:
+    """Create the stock of every product."""
+    for product in products:
+        request = pb.InitializeStockRequest(product_id=product, quantity=QUANTITY, request_id=str(uuid7()))
+        yield SERVICE + "InitializeStock", request.SerializeToString()
+
+
+def _at_random(weights: list[float] | None = None) -> Iterator[str]:
+    # seeded, so that every target gets the same products
+    return itertools.cycle(random.Random(7).choices(SPREAD, weights, k=CHOICES))  # noqa: S311
+
+
+def _shared(make: Callable[[Iterator[str]], Load], products: Iterator[str]) -> Callable[[], Load]:
+    return lambda: make(products)
+
+
+LOADS: dict[str, Callable[[], Callable[[], Load]]] = {
+    "initialize": lambda: _shared(initialize, iter([HOT, *SPREAD])),
+    "hot": lambda: _shared(reserve, itertools.repeat(HOT)),
+    "spread": lambda: _shared(reserve, _at_random()),
+    "zipf": lambda: _shared(reserve, _at_random([1 / rank for rank in range(1, len(SPREAD) + 1)])),
+}
+"""By name: a function that begins a run and returns the maker of each request in flight."""

@@ -1,0 +1,139 @@
+"""The two servers that the service is compared with: an empty handler and the per-request design."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import os
+from typing import TYPE_CHECKING
+
+import grpc
+import grpc.aio
+import orjson
+import redis.asyncio
+import uvloop
+from psycopg_pool import AsyncConnectionPool
+from uuid_utils.compat import uuid7
+
+from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from uuid import UUID
+
+    Context = grpc.aio.ServicerContext[pb.ReserveStockRequest, pb.ReserveStockResponse]
+    Handler = Callable[[pb.ReserveStockRequest, Context], Awaitable[pb.ReserveStockResponse]]
+
+TTL = dt.timedelta(minutes=10)
+# psycopg_pool's usual size for a service; more connections queue on the same rows, see --pool-size.
+POOL_SIZE = 10
+
+LOCK = "SELECT available_quantity FROM stock WHERE product_id = %s FOR UPDATE"
+TAKE = """
+    UPDATE stock
+    SET available_quantity = available_quantity - %(quantity)s, reserved_quantity = reserved_quantity + %(quantity)s,
+        version = version + 1, updated_at = now()
+    WHERE product_id = %(product_id)s
+"""
+HOLD = """
+    INSERT INTO reservations (reservation_id, product_id, order_id, quantity, expires_at)
+    VALUES (%(reservation_id)s, %(product_id)s, %(order_id)s, %(quantity)s, %(expires_at)s)
+"""
+
+
+async def do_nothing(request: pb.ReserveStockRequest, context: Context) -> pb.ReserveStockResponse:  # noqa: ARG001
+    """Answer at once: what is left is gRPC's own cost."""
+    return pb.ReserveStockResponse()
+
+
+class PerRequest:
+    """Five statements per request, a lock held across four of them, then the cache: as one writes it first."""
+
+    def __init__(self, pool: AsyncConnectionPool, cache: redis.asyncio.Redis) -> None:
+        self._pool = pool
+        self._cache = cache
+
+    async def reserve(self, request: pb.ReserveStockRequest, context: Context) -> pb.ReserveStockResponse:
+        reservation_id = uuid7()
+        expires_at = dt.datetime.now(dt.UTC) + TTL
+        available = await self._hold(request, reservation_id, expires_at)
+        if available is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such product")
+        if available < request.quantity:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "not enough")
+        await self._remember(request, reservation_id, expires_at)
+        reservation = pb.Reservation(
+            reservation_id=str(reservation_id),
+            product_id=request.product_id,
+            order_id=request.order_id,
+            quantity=request.quantity,
+            status=pb.RESERVATION_STATUS_RESERVED,
+        )
+        reservation.expires_at.FromDatetime(expires_at)
+        return pb.ReserveStockResponse(reservation=reservation)
+
+    async def _hold(self, request: pb.ReserveStockRequest, reservation_id: UUID, expires_at: dt.datetime) -> int | None:
+        values = {
+            "reservation_id": reservation_id,
+            "product_id": request.product_id,
+            "order_id": request.order_id,
+            "quantity": request.quantity,
+            "expires_at": expires_at,
+        }
+        async with self._pool.connection() as connection:
+            row = await (await connection.execute(LOCK, (request.product_id,))).fetchone()
+            if row is not None and row[0] >= request.quantity:
+                await connection.execute(TAKE, values)
+                await connection.execute(HOLD, values)
+            return None if row is None else int(row[0])
+
+    async def _remember(self, request: pb.ReserveStockRequest, reservation_id: UUID, expires_at: dt.datetime) -> None:
+        entry = {
+            "reservationId": str(reservation_id),
+            "productId": request.product_id,
+            "orderId": request.order_id,
+            "quantity": request.quantity,
+            "status": "RESERVED",
+            "expiresAt": expires_at,
+        }
+        await self._cache.set(f"reservation:{reservation_id}", orjson.dumps(entry), ex=TTL)
+
+
+async def serve(address: str, reserve: Handler) -> None:
+    method = grpc.unary_unary_rpc_method_handler(
+        reserve,
+        request_deserializer=pb.ReserveStockRequest.FromString,
+        response_serializer=pb.ReserveStockResponse.SerializeToString,
+    )
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("inventory.v1.InventoryService", {"ReserveStock": method}),)
+    )
+    server.add_insecure_port(address)
+    await server.start()
+    await server.wait_for_termination()
+
+
+async def serve_per_request(address: str, pool_size: int) -> None:
+    pool = AsyncConnectionPool(
+        os.environ["INVENTORY_DATABASE_URL"], min_size=pool_size, max_size=pool_size, open=False, timeout=30
+    )
+    async with pool, redis.asyncio.Redis.from_url(os.environ["INVENTORY_REDIS_URL"]) as cache:
+        await pool.wait()
+        await serve(address, PerRequest(pool, cache).reserve)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["empty", "per-request"])
+    parser.add_argument("--pool-size", type=int, default=POOL_SIZE)
+    options = parser.parse_args()
+    address = os.environ["INVENTORY_LISTEN"]
+    if options.what == "empty":
+        uvloop.run(serve(address, do_nothing))
+    else:
+        uvloop.run(serve_per_request(address, options.pool_size))
+
+
+if __name__ == "__main__":
+    main()
