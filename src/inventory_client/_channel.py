@@ -1,0 +1,99 @@
+"""The way to the server: channel arguments, credentials, and the table of deadlines and retries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+
+from inventory_client.config import ClientConfig, Tls
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from os import PathLike
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """What one operation is allowed: seconds in all, and whether it may be sent more than once."""
+
+    timeout: float
+    retried: bool
+
+
+# Reads change nothing, and a mutation carries a request id under which the server answers a copy with what the first
+# one did: so all of them may be repeated. A mutation gets longer, because it may wait in line for a row lock.
+_READ = Rule(timeout=3.0, retried=True)
+_MUTATION = Rule(timeout=5.0, retried=True)
+
+RULES: Mapping[str, Rule] = {
+    "InitializeStock": _MUTATION,
+    "GetStock": _READ,
+    "AddStock": _MUTATION,
+    "ReserveStock": _MUTATION,
+    "GetReservation": _READ,
+    "ReleaseReservation": _MUTATION,
+    "DeductReservation": _MUTATION,
+}
+
+
+def settle(target: str | None, config: ClientConfig | None) -> ClientConfig:
+    """Combine what a client was given."""
+    config = config or ClientConfig()
+    return config if target is None else replace(config, target=target)
+
+
+def options(config: ClientConfig) -> list[tuple[str, str | int]]:
+    """Write the configuration as channel arguments."""
+    arguments: dict[str, str | int] = {
+        # With pings on, gRPC also sets TCP_USER_TIMEOUT, and that is what notices a dead peer within seconds; without
+        # it each call on a dead connection runs into its deadline until TCP gives up a quarter of an hour later. The
+        # pings themselves stay as rare as servers allow that were not told otherwise (GOAWAY "too_many_pings").
+        "grpc.keepalive_time_ms": round(config.keepalive_seconds * 1000),
+        "grpc.keepalive_timeout_ms": round(config.keepalive_timeout_seconds * 1000),
+        "grpc.max_send_message_length": config.message_bytes_max,
+        "grpc.max_receive_message_length": config.message_bytes_max,
+        # As long as the connection is down calls fail at once and are retried by us (see _calls.Attempts). gRPC's
+        # own pause between connection attempts, from 1 s up to 2 min, would leave those retries nothing to find.
+        "grpc.initial_reconnect_backoff_ms": 100,
+        "grpc.max_reconnect_backoff_ms": 1000,
+    }
+    return list({**arguments, **config.channel_options}.items())
+
+
+def credentials(config: ClientConfig) -> grpc.ChannelCredentials | None:
+    """Read the certificates; None means plaintext."""
+    if not isinstance(config.tls, Tls):
+        return config.tls
+    return grpc.ssl_channel_credentials(
+        root_certificates=_content(config.tls.ca),
+        private_key=_content(config.tls.key),
+        certificate_chain=_content(config.tls.cert),
+    )
+
+
+def metadata(config: ClientConfig) -> tuple[tuple[str, str], ...]:
+    """Say who calls, with each call."""
+    return () if config.token is None else (("authorization", f"Bearer {config.token}"),)
+
+
+def open_channel(config: ClientConfig) -> grpc.Channel:
+    """Make a channel; it connects with the first call."""
+    secret = credentials(config)
+    if secret is None:
+        return grpc.insecure_channel(config.target, options(config))
+    return grpc.secure_channel(config.target, secret, options(config))
+
+
+def open_aio_channel(config: ClientConfig) -> grpc.aio.Channel:
+    """Make a channel of the running event loop; it connects with the first call."""
+    secret = credentials(config)
+    if secret is None:
+        return grpc.aio.insecure_channel(config.target, options(config))
+    return grpc.aio.secure_channel(config.target, secret, options(config))
+
+
+def _content(path: str | PathLike[str] | None) -> bytes | None:
+    return None if path is None else Path(path).read_bytes()

@@ -1,0 +1,114 @@
+"""From what gRPC says to what we raise: the only reader of `google.rpc.Status`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from google.protobuf.message import DecodeError, Message
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+from grpc import StatusCode
+
+from inventory_client import errors
+from inventory_client.errors import FieldViolation, InventoryError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import grpc
+
+M = TypeVar("M", bound=Message)
+
+DOMAIN = "inventory.v1"
+DETAILS_KEY = "grpc-status-details-bin"
+
+BY_REASON: Mapping[str, type[InventoryError]] = {
+    cls.reason: cls
+    for cls in (
+        errors.ValidationError,
+        errors.InvalidProductId,
+        errors.InvalidOrderId,
+        errors.InvalidQuantity,
+        errors.InvalidReservationId,
+        errors.ProductNotFound,
+        errors.ReservationNotFound,
+        errors.InsufficientStock,
+        errors.ReservationAlreadyReleased,
+        errors.ReservationAlreadyDeducted,
+        errors.InvalidStockState,
+        errors.InternalError,
+        errors.RequestIdConflict,
+        errors.VersionMismatch,
+        errors.DatabaseUnavailable,
+        errors.Overloaded,
+        errors.Unauthenticated,
+        errors.PermissionDenied,
+    )
+}
+
+# for what the transport, a proxy or a newer server says
+BY_CODE: Mapping[StatusCode, type[InventoryError]] = {
+    cls.code: cls
+    for cls in (
+        errors.DeadlineExceeded,
+        errors.ServiceUnavailable,
+        errors.Cancelled,
+        errors.Unimplemented,
+        errors.Unauthenticated,
+        errors.PermissionDenied,
+    )
+}
+
+_CODES: Mapping[int, StatusCode] = {code.value[0]: code for code in StatusCode}
+
+
+def error_of(failure: grpc.RpcError) -> InventoryError:
+    """Read the failure of a call."""
+    trailers: Any = failure.trailing_metadata()  # the stubs know only one of the two shapes, both are pairs
+    packed = next((value for key, value in trailers or () if key == DETAILS_KEY), b"")
+    try:
+        status = Status.FromString(packed)
+    except DecodeError:  # a proxy may damage what it does not know
+        status = Status()
+    return error_from(failure.code(), failure.details() or "", status)
+
+
+def error_of_status(status: Status) -> InventoryError:
+    """Read the failure of one item of a batch."""
+    return error_from(_CODES.get(status.code, StatusCode.UNKNOWN), status.message, status)
+
+
+def error_from(code: StatusCode, message: str, status: Status) -> InventoryError:
+    """Choose the class by the reason, and where that is missing or new, by the code."""
+    info = _detail(status, ErrorInfo)
+    known = BY_REASON.get(info.reason) if info.domain == DOMAIN else None
+    cls = known or BY_CODE.get(code, errors.UnexpectedError)
+    error = cls(message, info.metadata)
+    error.code = code
+    error.reason = info.reason or error.reason
+    error.http_status = _http_status(info, cls)
+    error.violations = tuple(
+        FieldViolation(violation.field, violation.description, violation.reason)
+        for violation in _detail(status, BadRequest).field_violations
+    )
+    retry = _detail(status, RetryInfo)
+    if retry.HasField("retry_delay"):
+        error.retry_after = retry.retry_delay.ToTimedelta()
+    return error
+
+
+def _detail(status: Status, kind: type[M]) -> M:
+    """Unpack the first detail of a kind; an empty one where there is none that can be read."""
+    for packed in status.details:
+        message = kind()
+        try:
+            if packed.Unpack(message):
+                return message
+        except DecodeError:
+            continue
+    return kind()
+
+
+def _http_status(info: ErrorInfo, cls: type[InventoryError]) -> int:
+    text = info.metadata.get("http_status", "")
+    return int(text) if text.isdecimal() else cls.http_status

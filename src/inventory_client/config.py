@@ -1,0 +1,73 @@
+"""How a client reaches the service: values only, nothing is opened or read here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from os import PathLike
+
+    import grpc
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """PEM files for an encrypted connection. Without `ca` the authorities that gRPC ships are trusted.
+
+    `cert` and `key` are the client's own, for servers that ask for a certificate.
+    """
+
+    ca: str | PathLike[str] | None = None
+    cert: str | PathLike[str] | None = None
+    key: str | PathLike[str] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("cert and key go together: give both or neither")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """How often and how patiently a call is repeated; `RetryPolicy(attempts=1)` never repeats.
+
+    The pause before repetition n is random between 0 and `backoff_seconds` * 2^(n-1), at most `backoff_seconds_max`,
+    on top of what the server asks for. The defaults bridge a restart of about two seconds.
+    """
+
+    attempts: int = 8
+    backoff_seconds: float = 0.1
+    backoff_seconds_max: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise ValueError("attempts must be at least 1")
+        if not 0 <= self.backoff_seconds <= self.backoff_seconds_max:
+            raise ValueError("backoff_seconds must be between 0 and backoff_seconds_max")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientConfig:
+    """Everything that can be told to a client.
+
+    target: any gRPC target, such as `inventory:50051`, `dns:///inventory:50051` or `unix:/run/inventory.sock`
+    tls: None speaks plaintext; files, or credentials made elsewhere
+    token: sent as `authorization: Bearer …` with each call, also in plaintext, so use TLS outside of your own network
+    timeout: seconds that a call may take with all of its retries; None leaves it to the table of each operation
+    retry: see RetryPolicy
+    keepalive_seconds: pause between pings while calls are under way; less than 300 needs the server's consent
+    keepalive_timeout_seconds: how long sent data or a ping may stay unacknowledged until the connection counts as dead
+    message_bytes_max: largest request and answer
+    channel_options: gRPC channel arguments, which win over all of the above; ignored for a channel that you bring
+    """
+
+    target: str = "localhost:50051"
+    tls: Tls | grpc.ChannelCredentials | None = None
+    token: str | None = field(default=None, repr=False)
+    timeout: float | None = None
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    keepalive_seconds: float = 300.0
+    keepalive_timeout_seconds: float = 10.0
+    message_bytes_max: int = 4 * 1024 * 1024
+    channel_options: Mapping[str, str | int] = field(default_factory=dict)
