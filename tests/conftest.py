@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-pytest_plugins = ["fixtures.stores"]
+pytest_plugins = ["tests.fixtures.stores", "tests.fixtures.serving"]
