@@ -58,6 +58,7 @@ def register(server: grpc.aio.Server, servicer: object, tokens: Tokens | None) -
             _bounded(method.name, GetMessageClass(method.input_type), getattr(servicer, method.name), tokens, calls)
         )
         for method in _SERVICE.methods
+        if hasattr(servicer, method.name)
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     return calls

@@ -8,11 +8,14 @@ answered, also after a crash and from another replica, so a retry is always safe
 refused as REQUEST_ID_CONFLICT. Without one the server makes one up, and a retry is a new request.
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.rpc import status_pb2 as _status_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -75,6 +78,150 @@ RELEASE_REASON_REQUESTED: ReleaseReason.ValueType  # 1
 RELEASE_REASON_EXPIRED: ReleaseReason.ValueType  # 2
 """It passed its `expires_at`."""
 Global___ReleaseReason: _TypeAlias = ReleaseReason  # noqa: Y015
+
+class _LatePolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LatePolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LatePolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LATE_POLICY_UNSPECIFIED: _LatePolicy.ValueType  # 0
+    """As STRICT."""
+    LATE_POLICY_STRICT: _LatePolicy.ValueType  # 1
+    """Refuse it."""
+    LATE_POLICY_REACQUIRE: _LatePolicy.ValueType  # 2
+    """Take its units again if so many are available, or refuse it as INSUFFICIENT_STOCK."""
+
+class LatePolicy(_LatePolicy, metaclass=_LatePolicyEnumTypeWrapper):
+    """What a deduct does with a hold that has expired."""
+
+LATE_POLICY_UNSPECIFIED: LatePolicy.ValueType  # 0
+"""As STRICT."""
+LATE_POLICY_STRICT: LatePolicy.ValueType  # 1
+"""Refuse it."""
+LATE_POLICY_REACQUIRE: LatePolicy.ValueType  # 2
+"""Take its units again if so many are available, or refuse it as INSUFFICIENT_STOCK."""
+Global___LatePolicy: _TypeAlias = LatePolicy  # noqa: Y015
+
+class _SettlementAction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SettlementActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SettlementAction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SETTLEMENT_ACTION_UNSPECIFIED: _SettlementAction.ValueType  # 0
+    """Refused as VALIDATION_ERROR."""
+    SETTLEMENT_ACTION_RELEASE: _SettlementAction.ValueType  # 1
+    """As ReleaseReservation."""
+    SETTLEMENT_ACTION_DEDUCT: _SettlementAction.ValueType  # 2
+    """As DeductReservation."""
+
+class SettlementAction(_SettlementAction, metaclass=_SettlementActionEnumTypeWrapper):
+    """How a hold ends."""
+
+SETTLEMENT_ACTION_UNSPECIFIED: SettlementAction.ValueType  # 0
+"""Refused as VALIDATION_ERROR."""
+SETTLEMENT_ACTION_RELEASE: SettlementAction.ValueType  # 1
+"""As ReleaseReservation."""
+SETTLEMENT_ACTION_DEDUCT: SettlementAction.ValueType  # 2
+"""As DeductReservation."""
+Global___SettlementAction: _TypeAlias = SettlementAction  # noqa: Y015
+
+class _AdjustmentReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AdjustmentReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AdjustmentReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ADJUSTMENT_REASON_UNSPECIFIED: _AdjustmentReason.ValueType  # 0
+    """Refused as VALIDATION_ERROR."""
+    ADJUSTMENT_REASON_COUNT: _AdjustmentReason.ValueType  # 1
+    """Somebody counted."""
+    ADJUSTMENT_REASON_DAMAGE: _AdjustmentReason.ValueType  # 2
+    """Units are damaged."""
+    ADJUSTMENT_REASON_LOSS: _AdjustmentReason.ValueType  # 3
+    """Units are lost or stolen."""
+    ADJUSTMENT_REASON_RETURN: _AdjustmentReason.ValueType  # 4
+    """Sold units came back."""
+    ADJUSTMENT_REASON_CORRECTION: _AdjustmentReason.ValueType  # 5
+    """An earlier entry was wrong."""
+    ADJUSTMENT_REASON_TRANSFER: _AdjustmentReason.ValueType  # 6
+    """Units moved to or from another place."""
+
+class AdjustmentReason(_AdjustmentReason, metaclass=_AdjustmentReasonEnumTypeWrapper):
+    """Why stock is corrected."""
+
+ADJUSTMENT_REASON_UNSPECIFIED: AdjustmentReason.ValueType  # 0
+"""Refused as VALIDATION_ERROR."""
+ADJUSTMENT_REASON_COUNT: AdjustmentReason.ValueType  # 1
+"""Somebody counted."""
+ADJUSTMENT_REASON_DAMAGE: AdjustmentReason.ValueType  # 2
+"""Units are damaged."""
+ADJUSTMENT_REASON_LOSS: AdjustmentReason.ValueType  # 3
+"""Units are lost or stolen."""
+ADJUSTMENT_REASON_RETURN: AdjustmentReason.ValueType  # 4
+"""Sold units came back."""
+ADJUSTMENT_REASON_CORRECTION: AdjustmentReason.ValueType  # 5
+"""An earlier entry was wrong."""
+ADJUSTMENT_REASON_TRANSFER: AdjustmentReason.ValueType  # 6
+"""Units moved to or from another place."""
+Global___AdjustmentReason: _TypeAlias = AdjustmentReason  # noqa: Y015
+
+class _MovementKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MovementKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MovementKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MOVEMENT_KIND_UNSPECIFIED: _MovementKind.ValueType  # 0
+    """Never sent by the server."""
+    MOVEMENT_KIND_INITIALIZE: _MovementKind.ValueType  # 1
+    """The record was created."""
+    MOVEMENT_KIND_ADD: _MovementKind.ValueType  # 2
+    """Units were added."""
+    MOVEMENT_KIND_RESERVE: _MovementKind.ValueType  # 3
+    """Units were held."""
+    MOVEMENT_KIND_RELEASE: _MovementKind.ValueType  # 4
+    """A hold was given back."""
+    MOVEMENT_KIND_EXPIRE: _MovementKind.ValueType  # 5
+    """A hold expired."""
+    MOVEMENT_KIND_DEDUCT: _MovementKind.ValueType  # 6
+    """A hold was sold."""
+    MOVEMENT_KIND_ADJUST: _MovementKind.ValueType  # 7
+    """The quantity was corrected."""
+    MOVEMENT_KIND_EXTEND: _MovementKind.ValueType  # 8
+    """A hold got more time; no balance changed."""
+    MOVEMENT_KIND_REACQUIRE: _MovementKind.ValueType  # 9
+    """An expired hold was sold from the available quantity."""
+    MOVEMENT_KIND_CARRY_FORWARD: _MovementKind.ValueType  # 10
+    """Older movements were removed; the balances after them are carried forward."""
+
+class MovementKind(_MovementKind, metaclass=_MovementKindEnumTypeWrapper):
+    """What changed a product's balances."""
+
+MOVEMENT_KIND_UNSPECIFIED: MovementKind.ValueType  # 0
+"""Never sent by the server."""
+MOVEMENT_KIND_INITIALIZE: MovementKind.ValueType  # 1
+"""The record was created."""
+MOVEMENT_KIND_ADD: MovementKind.ValueType  # 2
+"""Units were added."""
+MOVEMENT_KIND_RESERVE: MovementKind.ValueType  # 3
+"""Units were held."""
+MOVEMENT_KIND_RELEASE: MovementKind.ValueType  # 4
+"""A hold was given back."""
+MOVEMENT_KIND_EXPIRE: MovementKind.ValueType  # 5
+"""A hold expired."""
+MOVEMENT_KIND_DEDUCT: MovementKind.ValueType  # 6
+"""A hold was sold."""
+MOVEMENT_KIND_ADJUST: MovementKind.ValueType  # 7
+"""The quantity was corrected."""
+MOVEMENT_KIND_EXTEND: MovementKind.ValueType  # 8
+"""A hold got more time; no balance changed."""
+MOVEMENT_KIND_REACQUIRE: MovementKind.ValueType  # 9
+"""An expired hold was sold from the available quantity."""
+MOVEMENT_KIND_CARRY_FORWARD: MovementKind.ValueType  # 10
+"""Older movements were removed; the balances after them are carried forward."""
+Global___MovementKind: _TypeAlias = MovementKind  # noqa: Y015
 
 class _ErrorReason:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -585,6 +732,7 @@ class ReserveStockRequest(_message.Message):
     QUANTITY_FIELD_NUMBER: _builtins.int
     TTL_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
     product_id: _builtins.str
     """The product."""
     order_id: _builtins.str
@@ -597,6 +745,10 @@ class ReserveStockRequest(_message.Message):
     def ttl(self) -> _duration_pb2.Duration:
         """How long the hold lasts, 1 s to 24 h; the server's default where it is missing."""
 
+    @_builtins.property
+    def wait(self) -> _duration_pb2.Duration:
+        """How long to wait for units to come back before the hold is refused, 0 to 30 s."""
+
     def __init__(
         self,
         *,
@@ -605,10 +757,11 @@ class ReserveStockRequest(_message.Message):
         quantity: _builtins.int = ...,
         ttl: _duration_pb2.Duration | None = ...,
         request_id: _builtins.str = ...,
+        wait: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl", "wait", b"wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id", "product_id", b"product_id", "quantity", b"quantity", "request_id", b"request_id", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id", "product_id", b"product_id", "quantity", b"quantity", "request_id", b"request_id", "ttl", b"ttl", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -742,19 +895,23 @@ class DeductReservationRequest(_message.Message):
 
     RESERVATION_ID_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    LATE_POLICY_FIELD_NUMBER: _builtins.int
     reservation_id: _builtins.str
     """The hold."""
     request_id: _builtins.str
     """A UUID that makes a retry safe."""
+    late_policy: Global___LatePolicy.ValueType
+    """What to do when the hold has expired."""
     def __init__(
         self,
         *,
         reservation_id: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        late_policy: Global___LatePolicy.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "reservation_id", b"reservation_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["late_policy", b"late_policy", "request_id", b"request_id", "reservation_id", b"reservation_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -783,3 +940,1075 @@ class DeductReservationResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeductReservationResponse: _TypeAlias = DeductReservationResponse  # noqa: Y015
+
+@_typing.final
+class ReserveOrderRequest(_message.Message):
+    """Asks for an order to be held."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The order."""
+    request_id: _builtins.str
+    """A UUID that makes a retry safe."""
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___OrderLine]:
+        """What it consists of, 1 to 100 lines."""
+
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """How long the holds last, 1 s to 24 h; the server's default where it is missing."""
+
+    @_builtins.property
+    def wait(self) -> _duration_pb2.Duration:
+        """How long to wait for units to come back before the order is refused, 0 to 30 s."""
+
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        lines: _abc.Iterable[Global___OrderLine] | None = ...,
+        ttl: _duration_pb2.Duration | None = ...,
+        request_id: _builtins.str = ...,
+        wait: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl", "wait", b"wait"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lines", b"lines", "order_id", b"order_id", "request_id", b"request_id", "ttl", b"ttl", "wait", b"wait"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReserveOrderRequest: _TypeAlias = ReserveOrderRequest  # noqa: Y015
+
+@_typing.final
+class OrderLine(_message.Message):
+    """One line of an order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRODUCT_ID_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
+    product_id: _builtins.str
+    """The product."""
+    quantity: _builtins.int
+    """Units to hold."""
+    def __init__(
+        self,
+        *,
+        product_id: _builtins.str = ...,
+        quantity: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["product_id", b"product_id", "quantity", b"quantity"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OrderLine: _TypeAlias = OrderLine  # noqa: Y015
+
+@_typing.final
+class ReserveOrderResponse(_message.Message):
+    """The holds made."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESERVATIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def reservations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reservation]:
+        """One for each line, in their order."""
+
+    def __init__(
+        self,
+        *,
+        reservations: _abc.Iterable[Global___Reservation] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reservations", b"reservations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReserveOrderResponse: _TypeAlias = ReserveOrderResponse  # noqa: Y015
+
+@_typing.final
+class StockShortage(_message.Message):
+    """A product of which an order asks more than there is: a detail of INSUFFICIENT_STOCK and PRODUCT_NOT_FOUND."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRODUCT_ID_FIELD_NUMBER: _builtins.int
+    REQUESTED_FIELD_NUMBER: _builtins.int
+    AVAILABLE_FIELD_NUMBER: _builtins.int
+    product_id: _builtins.str
+    """The product."""
+    requested: _builtins.int
+    """Units that all lines of the order ask for together."""
+    available: _builtins.int
+    """Units available; missing where there is no inventory record."""
+    def __init__(
+        self,
+        *,
+        product_id: _builtins.str = ...,
+        requested: _builtins.int = ...,
+        available: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_available", b"_available", "available", b"available"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_available", b"_available", "available", b"available", "product_id", b"product_id", "requested", b"requested"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__available: _TypeAlias = _typing.Literal["available"]  # noqa: Y015
+    _WhichOneofArgType__available: _TypeAlias = _typing.Literal["_available", b"_available"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__available) -> _WhichOneofReturnType__available | None: ...
+
+Global___StockShortage: _TypeAlias = StockShortage  # noqa: Y015
+
+@_typing.final
+class ReleaseOrderRequest(_message.Message):
+    """Asks for an order's holds to be given back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The order."""
+    request_id: _builtins.str
+    """A UUID that makes a retry safe."""
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseOrderRequest: _TypeAlias = ReleaseOrderRequest  # noqa: Y015
+
+@_typing.final
+class ReleaseOrderResponse(_message.Message):
+    """The holds after their release."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESERVATIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def reservations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reservation]:
+        """The holds that this request ended, in the order of their ids."""
+
+    def __init__(
+        self,
+        *,
+        reservations: _abc.Iterable[Global___Reservation] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reservations", b"reservations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseOrderResponse: _TypeAlias = ReleaseOrderResponse  # noqa: Y015
+
+@_typing.final
+class DeductOrderRequest(_message.Message):
+    """Asks for an order's holds to be sold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The order."""
+    request_id: _builtins.str
+    """A UUID that makes a retry safe."""
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeductOrderRequest: _TypeAlias = DeductOrderRequest  # noqa: Y015
+
+@_typing.final
+class DeductOrderResponse(_message.Message):
+    """The holds after their sale."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESERVATIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def reservations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reservation]:
+        """The holds that this request ended, in the order of their ids."""
+
+    def __init__(
+        self,
+        *,
+        reservations: _abc.Iterable[Global___Reservation] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reservations", b"reservations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeductOrderResponse: _TypeAlias = DeductOrderResponse  # noqa: Y015
+
+@_typing.final
+class ExtendReservationRequest(_message.Message):
+    """Asks for more time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESERVATION_ID_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    reservation_id: _builtins.str
+    """The hold."""
+    request_id: _builtins.str
+    """A UUID that makes a retry safe."""
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """How long the hold lasts from now on, 1 s to 24 h."""
+
+    def __init__(
+        self,
+        *,
+        reservation_id: _builtins.str = ...,
+        ttl: _duration_pb2.Duration | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "reservation_id", b"reservation_id", "ttl", b"ttl"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExtendReservationRequest: _TypeAlias = ExtendReservationRequest  # noqa: Y015
+
+@_typing.final
+class ExtendReservationResponse(_message.Message):
+    """The hold with its new expiry."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESERVATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def reservation(self) -> Global___Reservation:
+        """The hold."""
+
+    def __init__(
+        self,
+        *,
+        reservation: Global___Reservation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reservation", b"reservation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reservation", b"reservation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExtendReservationResponse: _TypeAlias = ExtendReservationResponse  # noqa: Y015
+
+@_typing.final
+class BatchReserveStockRequest(_message.Message):
+    """Asks for many holds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReserveStockRequest]:
+        """1 to 1 000 requests; `wait` has no effect here."""
+
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___ReserveStockRequest] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchReserveStockRequest: _TypeAlias = BatchReserveStockRequest  # noqa: Y015
+
+@_typing.final
+class BatchReserveStockResponse(_message.Message):
+    """What became of each item."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReservationOutcome]:
+        """In the order of the items."""
+
+    def __init__(
+        self,
+        *,
+        outcomes: _abc.Iterable[Global___ReservationOutcome] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcomes", b"outcomes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchReserveStockResponse: _TypeAlias = BatchReserveStockResponse  # noqa: Y015
+
+@_typing.final
+class ReservationOutcome(_message.Message):
+    """What became of one item: a hold or an error."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESERVATION_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def reservation(self) -> Global___Reservation:
+        """The hold."""
+
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """The error, as the single call would answer it."""
+
+    def __init__(
+        self,
+        *,
+        reservation: Global___Reservation | None = ...,
+        error: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "reservation", b"reservation", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "reservation", b"reservation", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["reservation", "error"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___ReservationOutcome: _TypeAlias = ReservationOutcome  # noqa: Y015
+
+@_typing.final
+class BatchSettleReservationsRequest(_message.Message):
+    """Asks for many holds to be ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___Settlement]:
+        """1 to 1 000 settlements."""
+
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___Settlement] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchSettleReservationsRequest: _TypeAlias = BatchSettleReservationsRequest  # noqa: Y015
+
+@_typing.final
+class Settlement(_message.Message):
+    """One hold to end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESERVATION_ID_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    LATE_POLICY_FIELD_NUMBER: _builtins.int
+    reservation_id: _builtins.str
+    """The hold."""
+    action: Global___SettlementAction.ValueType
+    """How to end it."""
+    request_id: _builtins.str
+    """A UUID that makes a retry safe."""
+    late_policy: Global___LatePolicy.ValueType
+    """What to do when the hold to deduct has expired."""
+    def __init__(
+        self,
+        *,
+        reservation_id: _builtins.str = ...,
+        action: Global___SettlementAction.ValueType = ...,
+        request_id: _builtins.str = ...,
+        late_policy: Global___LatePolicy.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "late_policy", b"late_policy", "request_id", b"request_id", "reservation_id", b"reservation_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Settlement: _TypeAlias = Settlement  # noqa: Y015
+
+@_typing.final
+class BatchSettleReservationsResponse(_message.Message):
+    """What became of each item."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReservationOutcome]:
+        """In the order of the items."""
+
+    def __init__(
+        self,
+        *,
+        outcomes: _abc.Iterable[Global___ReservationOutcome] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcomes", b"outcomes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchSettleReservationsResponse: _TypeAlias = BatchSettleReservationsResponse  # noqa: Y015
+
+@_typing.final
+class BatchGetStockRequest(_message.Message):
+    """Asks for the balances of many products."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRODUCT_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def product_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """1 to 1 000 products."""
+
+    def __init__(
+        self,
+        *,
+        product_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["product_ids", b"product_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGetStockRequest: _TypeAlias = BatchGetStockRequest  # noqa: Y015
+
+@_typing.final
+class BatchGetStockResponse(_message.Message):
+    """What was read of each product."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___StockOutcome]:
+        """In the order of the ids."""
+
+    def __init__(
+        self,
+        *,
+        outcomes: _abc.Iterable[Global___StockOutcome] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcomes", b"outcomes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGetStockResponse: _TypeAlias = BatchGetStockResponse  # noqa: Y015
+
+@_typing.final
+class StockOutcome(_message.Message):
+    """What was read of one product: balances or an error."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STOCK_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def stock(self) -> Global___Stock:
+        """The record."""
+
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """The error, as the single call would answer it."""
+
+    def __init__(
+        self,
+        *,
+        stock: Global___Stock | None = ...,
+        error: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "result", b"result", "stock", b"stock"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "result", b"result", "stock", b"stock"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["stock", "error"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___StockOutcome: _TypeAlias = StockOutcome  # noqa: Y015
+
+@_typing.final
+class AdjustStockRequest(_message.Message):
+    """Asks for a correction."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRODUCT_ID_FIELD_NUMBER: _builtins.int
+    DELTA_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    product_id: _builtins.str
+    """The product."""
+    delta: _builtins.int
+    """Units to add, or to remove where negative; not 0."""
+    reason: Global___AdjustmentReason.ValueType
+    """Why."""
+    expected_version: _builtins.int
+    """The version that the record must have; any where it is missing."""
+    request_id: _builtins.str
+    """A UUID that makes a retry safe."""
+    def __init__(
+        self,
+        *,
+        product_id: _builtins.str = ...,
+        delta: _builtins.int = ...,
+        reason: Global___AdjustmentReason.ValueType = ...,
+        expected_version: _builtins.int | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "delta", b"delta", "expected_version", b"expected_version", "product_id", b"product_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_version: _TypeAlias = _typing.Literal["expected_version"]  # noqa: Y015
+    _WhichOneofArgType__expected_version: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_version) -> _WhichOneofReturnType__expected_version | None: ...
+
+Global___AdjustStockRequest: _TypeAlias = AdjustStockRequest  # noqa: Y015
+
+@_typing.final
+class AdjustStockResponse(_message.Message):
+    """The balances after the correction."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STOCK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def stock(self) -> Global___Stock:
+        """The record."""
+
+    def __init__(
+        self,
+        *,
+        stock: Global___Stock | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["stock", b"stock"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["stock", b"stock"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdjustStockResponse: _TypeAlias = AdjustStockResponse  # noqa: Y015
+
+@_typing.final
+class ListStockRequest(_message.Message):
+    """Asks for a page of balances."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    MAX_AVAILABLE_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Most records a page holds, up to 1 000; 100 where it is 0."""
+    page_token: _builtins.str
+    """The `next_page_token` of the page before."""
+    max_available: _builtins.int
+    """Lists only products with at most so many units available."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        max_available: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_available", b"_max_available", "max_available", b"max_available"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_available", b"_max_available", "max_available", b"max_available", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_available: _TypeAlias = _typing.Literal["max_available"]  # noqa: Y015
+    _WhichOneofArgType__max_available: _TypeAlias = _typing.Literal["_max_available", b"_max_available"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_available) -> _WhichOneofReturnType__max_available | None: ...
+
+Global___ListStockRequest: _TypeAlias = ListStockRequest  # noqa: Y015
+
+@_typing.final
+class ListStockResponse(_message.Message):
+    """A page of balances."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STOCK_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Asks for the next page; empty on the last one."""
+    @_builtins.property
+    def stock(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stock]:
+        """The records, in the order of their product ids."""
+
+    def __init__(
+        self,
+        *,
+        stock: _abc.Iterable[Global___Stock] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "stock", b"stock"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListStockResponse: _TypeAlias = ListStockResponse  # noqa: Y015
+
+@_typing.final
+class ListReservationsRequest(_message.Message):
+    """Asks for a page of holds: those of an order or those of a product."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    PRODUCT_ID_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The order; either this or the product."""
+    product_id: _builtins.str
+    """The product; either this or the order."""
+    status: Global___ReservationStatus.ValueType
+    """Lists only holds that stand so; all where it is unspecified."""
+    page_size: _builtins.int
+    """Most holds a page has, up to 1 000; 100 where it is 0."""
+    page_token: _builtins.str
+    """The `next_page_token` of the page before."""
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        product_id: _builtins.str = ...,
+        status: Global___ReservationStatus.ValueType = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id", "page_size", b"page_size", "page_token", b"page_token", "product_id", b"product_id", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListReservationsRequest: _TypeAlias = ListReservationsRequest  # noqa: Y015
+
+@_typing.final
+class ListReservationsResponse(_message.Message):
+    """A page of holds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESERVATIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Asks for the next page; empty on the last one."""
+    @_builtins.property
+    def reservations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reservation]:
+        """The holds, in the order of their ids."""
+
+    def __init__(
+        self,
+        *,
+        reservations: _abc.Iterable[Global___Reservation] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "reservations", b"reservations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListReservationsResponse: _TypeAlias = ListReservationsResponse  # noqa: Y015
+
+@_typing.final
+class ListMovementsRequest(_message.Message):
+    """Asks for a page of a product's ledger."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRODUCT_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    product_id: _builtins.str
+    """The product."""
+    page_size: _builtins.int
+    """Most movements a page has, up to 1 000; 100 where it is 0."""
+    page_token: _builtins.str
+    """The `next_page_token` of the page before."""
+    def __init__(
+        self,
+        *,
+        product_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "product_id", b"product_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMovementsRequest: _TypeAlias = ListMovementsRequest  # noqa: Y015
+
+@_typing.final
+class ListMovementsResponse(_message.Message):
+    """A page of a product's ledger."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MOVEMENTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Asks for the next page; empty on the last one."""
+    @_builtins.property
+    def movements(self) -> _containers.RepeatedCompositeFieldContainer[Global___Movement]:
+        """The movements, newest first."""
+
+    def __init__(
+        self,
+        *,
+        movements: _abc.Iterable[Global___Movement] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["movements", b"movements", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMovementsResponse: _TypeAlias = ListMovementsResponse  # noqa: Y015
+
+@_typing.final
+class Movement(_message.Message):
+    """One change of one product's balances."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRODUCT_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    AVAILABLE_DELTA_FIELD_NUMBER: _builtins.int
+    RESERVED_DELTA_FIELD_NUMBER: _builtins.int
+    AVAILABLE_AFTER_FIELD_NUMBER: _builtins.int
+    RESERVED_AFTER_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    RESERVATION_ID_FIELD_NUMBER: _builtins.int
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    OCCURRED_AT_FIELD_NUMBER: _builtins.int
+    product_id: _builtins.str
+    """The product."""
+    version: _builtins.int
+    """The version of the record that this movement made: 1, 2, 3 … for each product."""
+    kind: Global___MovementKind.ValueType
+    """What happened."""
+    available_delta: _builtins.int
+    """By how much the available quantity changed."""
+    reserved_delta: _builtins.int
+    """By how much the reserved quantity changed."""
+    available_after: _builtins.int
+    """The available quantity afterwards."""
+    reserved_after: _builtins.int
+    """The reserved quantity afterwards."""
+    request_id: _builtins.str
+    """The request that asked for it; empty for an expiry."""
+    reservation_id: _builtins.str
+    """The hold, where one was concerned."""
+    order_id: _builtins.str
+    """The order, where a hold was concerned."""
+    reason: _builtins.str
+    """Why, where somebody said so."""
+    @_builtins.property
+    def occurred_at(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        product_id: _builtins.str = ...,
+        version: _builtins.int = ...,
+        kind: Global___MovementKind.ValueType = ...,
+        available_delta: _builtins.int = ...,
+        reserved_delta: _builtins.int = ...,
+        available_after: _builtins.int = ...,
+        reserved_after: _builtins.int = ...,
+        request_id: _builtins.str = ...,
+        reservation_id: _builtins.str = ...,
+        order_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        occurred_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["occurred_at", b"occurred_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_after", b"available_after", "available_delta", b"available_delta", "kind", b"kind", "occurred_at", b"occurred_at", "order_id", b"order_id", "product_id", b"product_id", "reason", b"reason", "request_id", b"request_id", "reservation_id", b"reservation_id", "reserved_after", b"reserved_after", "reserved_delta", b"reserved_delta", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Movement: _TypeAlias = Movement  # noqa: Y015
+
+@_typing.final
+class ExplainStockRequest(_message.Message):
+    """Asks why a product has its balances."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRODUCT_ID_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    MOVEMENTS_MAX_FIELD_NUMBER: _builtins.int
+    product_id: _builtins.str
+    """The product."""
+    movements_max: _builtins.int
+    """How many of the last movements to show, up to 1 000; 20 where it is 0."""
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp:
+        """The moment to explain; now where it is missing."""
+
+    def __init__(
+        self,
+        *,
+        product_id: _builtins.str = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
+        movements_max: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "movements_max", b"movements_max", "product_id", b"product_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainStockRequest: _TypeAlias = ExplainStockRequest  # noqa: Y015
+
+@_typing.final
+class ExplainStockResponse(_message.Message):
+    """Why a product has its balances."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STOCK_FIELD_NUMBER: _builtins.int
+    ON_HAND_QUANTITY_FIELD_NUMBER: _builtins.int
+    ADDED_QUANTITY_FIELD_NUMBER: _builtins.int
+    REMOVED_QUANTITY_FIELD_NUMBER: _builtins.int
+    DEDUCTED_QUANTITY_FIELD_NUMBER: _builtins.int
+    HOLDS_FIELD_NUMBER: _builtins.int
+    MOVEMENTS_FIELD_NUMBER: _builtins.int
+    CONSISTENT_FIELD_NUMBER: _builtins.int
+    DISCREPANCIES_FIELD_NUMBER: _builtins.int
+    on_hand_quantity: _builtins.int
+    """Units on hand: available and reserved together."""
+    added_quantity: _builtins.int
+    """Units that came in until then: initialized, added, and corrected upwards."""
+    removed_quantity: _builtins.int
+    """Units that were corrected away until then."""
+    deducted_quantity: _builtins.int
+    """Units that were sold until then."""
+    consistent: _builtins.bool
+    """Whether ledger, counters and holds agree now."""
+    @_builtins.property
+    def stock(self) -> Global___Stock:
+        """The balances at that moment, rebuilt from the ledger."""
+
+    @_builtins.property
+    def holds(self) -> _containers.RepeatedCompositeFieldContainer[Global___HoldSummary]:
+        """The holds made until then, by where they stood at that moment."""
+
+    @_builtins.property
+    def movements(self) -> _containers.RepeatedCompositeFieldContainer[Global___Movement]:
+        """The last movements until then, newest first."""
+
+    @_builtins.property
+    def discrepancies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What does not agree, as sentences."""
+
+    def __init__(
+        self,
+        *,
+        stock: Global___Stock | None = ...,
+        on_hand_quantity: _builtins.int = ...,
+        added_quantity: _builtins.int = ...,
+        removed_quantity: _builtins.int = ...,
+        deducted_quantity: _builtins.int = ...,
+        holds: _abc.Iterable[Global___HoldSummary] | None = ...,
+        movements: _abc.Iterable[Global___Movement] | None = ...,
+        consistent: _builtins.bool = ...,
+        discrepancies: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["stock", b"stock"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added_quantity", b"added_quantity", "consistent", b"consistent", "deducted_quantity", b"deducted_quantity", "discrepancies", b"discrepancies", "holds", b"holds", "movements", b"movements", "on_hand_quantity", b"on_hand_quantity", "removed_quantity", b"removed_quantity", "stock", b"stock"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainStockResponse: _TypeAlias = ExplainStockResponse  # noqa: Y015
+
+@_typing.final
+class HoldSummary(_message.Message):
+    """The holds of a product that stand alike."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    RELEASE_REASON_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
+    status: Global___ReservationStatus.ValueType
+    """Where they stand."""
+    release_reason: Global___ReleaseReason.ValueType
+    """Why they were released, where they were."""
+    count: _builtins.int
+    """How many there are."""
+    quantity: _builtins.int
+    """Units they hold or held."""
+    def __init__(
+        self,
+        *,
+        status: Global___ReservationStatus.ValueType = ...,
+        release_reason: Global___ReleaseReason.ValueType = ...,
+        count: _builtins.int = ...,
+        quantity: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "quantity", b"quantity", "release_reason", b"release_reason", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HoldSummary: _TypeAlias = HoldSummary  # noqa: Y015
+
+@_typing.final
+class WatchStockRequest(_message.Message):
+    """Asks for a stream of changes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRODUCT_IDS_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    LOW_STOCK_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
+    """The `resume_token` of the last change seen; from now on where it is empty."""
+    low_stock: _builtins.int
+    """Tells of a product once each time its available quantity falls from above this number to it or below."""
+    @_builtins.property
+    def product_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The products, up to 1 000; all where there are none."""
+
+    def __init__(
+        self,
+        *,
+        product_ids: _abc.Iterable[_builtins.str] | None = ...,
+        resume_token: _builtins.str = ...,
+        low_stock: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_low_stock", b"_low_stock", "low_stock", b"low_stock"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_low_stock", b"_low_stock", "low_stock", b"low_stock", "product_ids", b"product_ids", "resume_token", b"resume_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__low_stock: _TypeAlias = _typing.Literal["low_stock"]  # noqa: Y015
+    _WhichOneofArgType__low_stock: _TypeAlias = _typing.Literal["_low_stock", b"_low_stock"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__low_stock) -> _WhichOneofReturnType__low_stock | None: ...
+
+Global___WatchStockRequest: _TypeAlias = WatchStockRequest  # noqa: Y015
+
+@_typing.final
+class WatchStockResponse(_message.Message):
+    """One change."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MOVEMENT_FIELD_NUMBER: _builtins.int
+    LOW_STOCK_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
+    """Continues after this change."""
+    @_builtins.property
+    def movement(self) -> Global___Movement:
+        """A movement of the ledger."""
+
+    @_builtins.property
+    def low_stock(self) -> Global___LowStock:
+        """The available quantity fell to the threshold of the request."""
+
+    def __init__(
+        self,
+        *,
+        movement: Global___Movement | None = ...,
+        low_stock: Global___LowStock | None = ...,
+        resume_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "low_stock", b"low_stock", "movement", b"movement"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "low_stock", b"low_stock", "movement", b"movement", "resume_token", b"resume_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["movement", "low_stock"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___WatchStockResponse: _TypeAlias = WatchStockResponse  # noqa: Y015
+
+@_typing.final
+class LowStock(_message.Message):
+    """A product that runs low."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRODUCT_ID_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    AVAILABLE_QUANTITY_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    product_id: _builtins.str
+    """The product."""
+    threshold: _builtins.int
+    """The threshold of the request."""
+    available_quantity: _builtins.int
+    """Units available now."""
+    version: _builtins.int
+    """The version of the record at which it crossed the threshold."""
+    def __init__(
+        self,
+        *,
+        product_id: _builtins.str = ...,
+        threshold: _builtins.int = ...,
+        available_quantity: _builtins.int = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_quantity", b"available_quantity", "product_id", b"product_id", "threshold", b"threshold", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LowStock: _TypeAlias = LowStock  # noqa: Y015

@@ -73,6 +73,71 @@ class InventoryServiceStub:
                 request_serializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.DeductReservationRequest.SerializeToString,
                 response_deserializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.DeductReservationResponse.FromString,
                 _registered_method=True)
+        self.ReserveOrder = channel.unary_unary(
+                '/inventory.v1.InventoryService/ReserveOrder',
+                request_serializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ReserveOrderRequest.SerializeToString,
+                response_deserializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ReserveOrderResponse.FromString,
+                _registered_method=True)
+        self.ReleaseOrder = channel.unary_unary(
+                '/inventory.v1.InventoryService/ReleaseOrder',
+                request_serializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ReleaseOrderRequest.SerializeToString,
+                response_deserializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ReleaseOrderResponse.FromString,
+                _registered_method=True)
+        self.DeductOrder = channel.unary_unary(
+                '/inventory.v1.InventoryService/DeductOrder',
+                request_serializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.DeductOrderRequest.SerializeToString,
+                response_deserializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.DeductOrderResponse.FromString,
+                _registered_method=True)
+        self.ExtendReservation = channel.unary_unary(
+                '/inventory.v1.InventoryService/ExtendReservation',
+                request_serializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ExtendReservationRequest.SerializeToString,
+                response_deserializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ExtendReservationResponse.FromString,
+                _registered_method=True)
+        self.BatchReserveStock = channel.unary_unary(
+                '/inventory.v1.InventoryService/BatchReserveStock',
+                request_serializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.BatchReserveStockRequest.SerializeToString,
+                response_deserializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.BatchReserveStockResponse.FromString,
+                _registered_method=True)
+        self.BatchSettleReservations = channel.unary_unary(
+                '/inventory.v1.InventoryService/BatchSettleReservations',
+                request_serializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.BatchSettleReservationsRequest.SerializeToString,
+                response_deserializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.BatchSettleReservationsResponse.FromString,
+                _registered_method=True)
+        self.BatchGetStock = channel.unary_unary(
+                '/inventory.v1.InventoryService/BatchGetStock',
+                request_serializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.BatchGetStockRequest.SerializeToString,
+                response_deserializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.BatchGetStockResponse.FromString,
+                _registered_method=True)
+        self.AdjustStock = channel.unary_unary(
+                '/inventory.v1.InventoryService/AdjustStock',
+                request_serializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.AdjustStockRequest.SerializeToString,
+                response_deserializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.AdjustStockResponse.FromString,
+                _registered_method=True)
+        self.ListStock = channel.unary_unary(
+                '/inventory.v1.InventoryService/ListStock',
+                request_serializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ListStockRequest.SerializeToString,
+                response_deserializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ListStockResponse.FromString,
+                _registered_method=True)
+        self.ListReservations = channel.unary_unary(
+                '/inventory.v1.InventoryService/ListReservations',
+                request_serializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ListReservationsRequest.SerializeToString,
+                response_deserializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ListReservationsResponse.FromString,
+                _registered_method=True)
+        self.ListMovements = channel.unary_unary(
+                '/inventory.v1.InventoryService/ListMovements',
+                request_serializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ListMovementsRequest.SerializeToString,
+                response_deserializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ListMovementsResponse.FromString,
+                _registered_method=True)
+        self.ExplainStock = channel.unary_unary(
+                '/inventory.v1.InventoryService/ExplainStock',
+                request_serializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ExplainStockRequest.SerializeToString,
+                response_deserializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ExplainStockResponse.FromString,
+                _registered_method=True)
+        self.WatchStock = channel.unary_stream(
+                '/inventory.v1.InventoryService/WatchStock',
+                request_serializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.WatchStockRequest.SerializeToString,
+                response_deserializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.WatchStockResponse.FromString,
+                _registered_method=True)
 
 
 class InventoryServiceServicer:
@@ -135,7 +200,120 @@ class InventoryServiceServicer:
     def DeductReservation(self, request, context):
         """Sells a hold: RESERVED becomes DEDUCTED and its units leave the reserved quantity for good. A hold that has
         passed its `expires_at` is released instead and answers RESERVATION_ALREADY_RELEASED.
-        Errors: as ReleaseReservation.
+        Errors: as ReleaseReservation, and INSUFFICIENT_STOCK with the late policy REACQUIRE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReserveOrder(self, request, context):
+        """Holds all lines of an order or none; lines of one product count together. A refusal carries a `StockShortage` for
+        every product that is short or unknown.
+        Errors: INVALID_PRODUCT_ID, INVALID_ORDER_ID, INVALID_QUANTITY, VALIDATION_ERROR, PRODUCT_NOT_FOUND where unknown
+        products are all that is wrong, INSUFFICIENT_STOCK, REQUEST_ID_CONFLICT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReleaseOrder(self, request, context):
+        """Releases every hold of an order that is RESERVED, in one transaction.
+        Errors: INVALID_ORDER_ID, VALIDATION_ERROR, RESERVATION_NOT_FOUND where the order has no holds,
+        RESERVATION_ALREADY_RELEASED or RESERVATION_ALREADY_DEDUCTED where none is RESERVED, INVALID_STOCK_STATE,
+        REQUEST_ID_CONFLICT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeductOrder(self, request, context):
+        """Deducts every hold of an order that is RESERVED, in one transaction. Where one of its holds has expired or was
+        released, and no later hold of the order took the product again, nothing changes.
+        Errors: as ReleaseOrder; RESERVATION_ALREADY_RELEASED names the hold that is gone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExtendReservation(self, request, context):
+        """Moves the expiry of a hold to `ttl` from now, never back, and never beyond the server's cap on its whole life.
+        Errors: INVALID_RESERVATION_ID, VALIDATION_ERROR, RESERVATION_NOT_FOUND, RESERVATION_ALREADY_RELEASED also where it
+        has expired, RESERVATION_ALREADY_DEDUCTED, REQUEST_ID_CONFLICT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchReserveStock(self, request, context):
+        """Makes up to 1 000 holds that have nothing to do with one another; outcomes come in the order of the items.
+        Errors: VALIDATION_ERROR for the call; each item has its own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchSettleReservations(self, request, context):
+        """Ends up to 1 000 holds that have nothing to do with one another; outcomes come in the order of the items.
+        Errors: VALIDATION_ERROR for the call; each item has its own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchGetStock(self, request, context):
+        """Reads the balances of up to 1 000 products; outcomes come in the order of the ids.
+        Errors: VALIDATION_ERROR for the call; each item has its own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AdjustStock(self, request, context):
+        """Corrects the available quantity by a signed number of units, never below zero, and only at the expected version
+        where one is given.
+        Errors: INVALID_PRODUCT_ID, INVALID_QUANTITY, VALIDATION_ERROR, PRODUCT_NOT_FOUND, INSUFFICIENT_STOCK,
+        VERSION_MISMATCH, REQUEST_ID_CONFLICT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListStock(self, request, context):
+        """Lists balances in the order of the product ids, of all products or of those that run low.
+        Errors: VALIDATION_ERROR.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListReservations(self, request, context):
+        """Lists the holds of an order or of a product in the order of their ids.
+        Errors: VALIDATION_ERROR.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListMovements(self, request, context):
+        """Lists the ledger of one product, newest first.
+        Errors: INVALID_PRODUCT_ID, VALIDATION_ERROR, PRODUCT_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainStock(self, request, context):
+        """Tells why a product has the balances it has, now or at an earlier moment, and whether ledger, counters and holds
+        agree.
+        Errors: INVALID_PRODUCT_ID, VALIDATION_ERROR, PRODUCT_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchStock(self, request, context):
+        """Streams every change from now on, or from a resume token on without a gap or a repeat.
+        Errors: VALIDATION_ERROR, OVERLOADED where the caller reads too slowly.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -178,6 +356,71 @@ def add_InventoryServiceServicer_to_server(servicer, server):
                     servicer.DeductReservation,
                     request_deserializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.DeductReservationRequest.FromString,
                     response_serializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.DeductReservationResponse.SerializeToString,
+            ),
+            'ReserveOrder': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReserveOrder,
+                    request_deserializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ReserveOrderRequest.FromString,
+                    response_serializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ReserveOrderResponse.SerializeToString,
+            ),
+            'ReleaseOrder': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseOrder,
+                    request_deserializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ReleaseOrderRequest.FromString,
+                    response_serializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ReleaseOrderResponse.SerializeToString,
+            ),
+            'DeductOrder': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeductOrder,
+                    request_deserializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.DeductOrderRequest.FromString,
+                    response_serializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.DeductOrderResponse.SerializeToString,
+            ),
+            'ExtendReservation': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExtendReservation,
+                    request_deserializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ExtendReservationRequest.FromString,
+                    response_serializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ExtendReservationResponse.SerializeToString,
+            ),
+            'BatchReserveStock': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchReserveStock,
+                    request_deserializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.BatchReserveStockRequest.FromString,
+                    response_serializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.BatchReserveStockResponse.SerializeToString,
+            ),
+            'BatchSettleReservations': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchSettleReservations,
+                    request_deserializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.BatchSettleReservationsRequest.FromString,
+                    response_serializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.BatchSettleReservationsResponse.SerializeToString,
+            ),
+            'BatchGetStock': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchGetStock,
+                    request_deserializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.BatchGetStockRequest.FromString,
+                    response_serializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.BatchGetStockResponse.SerializeToString,
+            ),
+            'AdjustStock': grpc.unary_unary_rpc_method_handler(
+                    servicer.AdjustStock,
+                    request_deserializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.AdjustStockRequest.FromString,
+                    response_serializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.AdjustStockResponse.SerializeToString,
+            ),
+            'ListStock': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListStock,
+                    request_deserializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ListStockRequest.FromString,
+                    response_serializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ListStockResponse.SerializeToString,
+            ),
+            'ListReservations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListReservations,
+                    request_deserializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ListReservationsRequest.FromString,
+                    response_serializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ListReservationsResponse.SerializeToString,
+            ),
+            'ListMovements': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMovements,
+                    request_deserializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ListMovementsRequest.FromString,
+                    response_serializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ListMovementsResponse.SerializeToString,
+            ),
+            'ExplainStock': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainStock,
+                    request_deserializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ExplainStockRequest.FromString,
+                    response_serializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ExplainStockResponse.SerializeToString,
+            ),
+            'WatchStock': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchStock,
+                    request_deserializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.WatchStockRequest.FromString,
+                    response_serializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.WatchStockResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -373,6 +616,357 @@ class InventoryService:
             '/inventory.v1.InventoryService/DeductReservation',
             inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.DeductReservationRequest.SerializeToString,
             inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.DeductReservationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReserveOrder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inventory.v1.InventoryService/ReserveOrder',
+            inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ReserveOrderRequest.SerializeToString,
+            inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ReserveOrderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseOrder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inventory.v1.InventoryService/ReleaseOrder',
+            inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ReleaseOrderRequest.SerializeToString,
+            inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ReleaseOrderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeductOrder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inventory.v1.InventoryService/DeductOrder',
+            inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.DeductOrderRequest.SerializeToString,
+            inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.DeductOrderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExtendReservation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inventory.v1.InventoryService/ExtendReservation',
+            inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ExtendReservationRequest.SerializeToString,
+            inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ExtendReservationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchReserveStock(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inventory.v1.InventoryService/BatchReserveStock',
+            inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.BatchReserveStockRequest.SerializeToString,
+            inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.BatchReserveStockResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchSettleReservations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inventory.v1.InventoryService/BatchSettleReservations',
+            inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.BatchSettleReservationsRequest.SerializeToString,
+            inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.BatchSettleReservationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchGetStock(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inventory.v1.InventoryService/BatchGetStock',
+            inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.BatchGetStockRequest.SerializeToString,
+            inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.BatchGetStockResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AdjustStock(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inventory.v1.InventoryService/AdjustStock',
+            inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.AdjustStockRequest.SerializeToString,
+            inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.AdjustStockResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListStock(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inventory.v1.InventoryService/ListStock',
+            inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ListStockRequest.SerializeToString,
+            inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ListStockResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListReservations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inventory.v1.InventoryService/ListReservations',
+            inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ListReservationsRequest.SerializeToString,
+            inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ListReservationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMovements(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inventory.v1.InventoryService/ListMovements',
+            inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ListMovementsRequest.SerializeToString,
+            inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ListMovementsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainStock(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inventory.v1.InventoryService/ExplainStock',
+            inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ExplainStockRequest.SerializeToString,
+            inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ExplainStockResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchStock(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/inventory.v1.InventoryService/WatchStock',
+            inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.WatchStockRequest.SerializeToString,
+            inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.WatchStockResponse.FromString,
             options,
             channel_credentials,
             insecure,

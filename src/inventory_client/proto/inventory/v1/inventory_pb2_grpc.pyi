@@ -71,7 +71,68 @@ class InventoryServiceStub:
     DeductReservation: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.DeductReservationRequest, _inventory_pb2.DeductReservationResponse]
     """Sells a hold: RESERVED becomes DEDUCTED and its units leave the reserved quantity for good. A hold that has
     passed its `expires_at` is released instead and answers RESERVATION_ALREADY_RELEASED.
-    Errors: as ReleaseReservation.
+    Errors: as ReleaseReservation, and INSUFFICIENT_STOCK with the late policy REACQUIRE.
+    """
+    ReserveOrder: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.ReserveOrderRequest, _inventory_pb2.ReserveOrderResponse]
+    """Holds all lines of an order or none; lines of one product count together. A refusal carries a `StockShortage` for
+    every product that is short or unknown.
+    Errors: INVALID_PRODUCT_ID, INVALID_ORDER_ID, INVALID_QUANTITY, VALIDATION_ERROR, PRODUCT_NOT_FOUND where unknown
+    products are all that is wrong, INSUFFICIENT_STOCK, REQUEST_ID_CONFLICT.
+    """
+    ReleaseOrder: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.ReleaseOrderRequest, _inventory_pb2.ReleaseOrderResponse]
+    """Releases every hold of an order that is RESERVED, in one transaction.
+    Errors: INVALID_ORDER_ID, VALIDATION_ERROR, RESERVATION_NOT_FOUND where the order has no holds,
+    RESERVATION_ALREADY_RELEASED or RESERVATION_ALREADY_DEDUCTED where none is RESERVED, INVALID_STOCK_STATE,
+    REQUEST_ID_CONFLICT.
+    """
+    DeductOrder: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.DeductOrderRequest, _inventory_pb2.DeductOrderResponse]
+    """Deducts every hold of an order that is RESERVED, in one transaction. Where one of its holds has expired or was
+    released, and no later hold of the order took the product again, nothing changes.
+    Errors: as ReleaseOrder; RESERVATION_ALREADY_RELEASED names the hold that is gone.
+    """
+    ExtendReservation: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.ExtendReservationRequest, _inventory_pb2.ExtendReservationResponse]
+    """Moves the expiry of a hold to `ttl` from now, never back, and never beyond the server's cap on its whole life.
+    Errors: INVALID_RESERVATION_ID, VALIDATION_ERROR, RESERVATION_NOT_FOUND, RESERVATION_ALREADY_RELEASED also where it
+    has expired, RESERVATION_ALREADY_DEDUCTED, REQUEST_ID_CONFLICT.
+    """
+    BatchReserveStock: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.BatchReserveStockRequest, _inventory_pb2.BatchReserveStockResponse]
+    """Makes up to 1 000 holds that have nothing to do with one another; outcomes come in the order of the items.
+    Errors: VALIDATION_ERROR for the call; each item has its own.
+    """
+    BatchSettleReservations: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.BatchSettleReservationsRequest, _inventory_pb2.BatchSettleReservationsResponse]
+    """Ends up to 1 000 holds that have nothing to do with one another; outcomes come in the order of the items.
+    Errors: VALIDATION_ERROR for the call; each item has its own.
+    """
+    BatchGetStock: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.BatchGetStockRequest, _inventory_pb2.BatchGetStockResponse]
+    """Reads the balances of up to 1 000 products; outcomes come in the order of the ids.
+    Errors: VALIDATION_ERROR for the call; each item has its own.
+    """
+    AdjustStock: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.AdjustStockRequest, _inventory_pb2.AdjustStockResponse]
+    """Corrects the available quantity by a signed number of units, never below zero, and only at the expected version
+    where one is given.
+    Errors: INVALID_PRODUCT_ID, INVALID_QUANTITY, VALIDATION_ERROR, PRODUCT_NOT_FOUND, INSUFFICIENT_STOCK,
+    VERSION_MISMATCH, REQUEST_ID_CONFLICT.
+    """
+    ListStock: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.ListStockRequest, _inventory_pb2.ListStockResponse]
+    """Lists balances in the order of the product ids, of all products or of those that run low.
+    Errors: VALIDATION_ERROR.
+    """
+    ListReservations: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.ListReservationsRequest, _inventory_pb2.ListReservationsResponse]
+    """Lists the holds of an order or of a product in the order of their ids.
+    Errors: VALIDATION_ERROR.
+    """
+    ListMovements: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.ListMovementsRequest, _inventory_pb2.ListMovementsResponse]
+    """Lists the ledger of one product, newest first.
+    Errors: INVALID_PRODUCT_ID, VALIDATION_ERROR, PRODUCT_NOT_FOUND.
+    """
+    ExplainStock: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.ExplainStockRequest, _inventory_pb2.ExplainStockResponse]
+    """Tells why a product has the balances it has, now or at an earlier moment, and whether ledger, counters and holds
+    agree.
+    Errors: INVALID_PRODUCT_ID, VALIDATION_ERROR, PRODUCT_NOT_FOUND.
+    """
+    WatchStock: _grpc.UnaryStreamMultiCallable[_inventory_pb2.WatchStockRequest, _inventory_pb2.WatchStockResponse]
+    """Streams every change from now on, or from a resume token on without a gap or a repeat.
+    Errors: VALIDATION_ERROR, OVERLOADED where the caller reads too slowly.
     """
 
 @_typing.type_check_only
@@ -112,7 +173,68 @@ class InventoryServiceAsyncStub(InventoryServiceStub):
     DeductReservation: _aio.UnaryUnaryMultiCallable[_inventory_pb2.DeductReservationRequest, _inventory_pb2.DeductReservationResponse]  # type: ignore[assignment]
     """Sells a hold: RESERVED becomes DEDUCTED and its units leave the reserved quantity for good. A hold that has
     passed its `expires_at` is released instead and answers RESERVATION_ALREADY_RELEASED.
-    Errors: as ReleaseReservation.
+    Errors: as ReleaseReservation, and INSUFFICIENT_STOCK with the late policy REACQUIRE.
+    """
+    ReserveOrder: _aio.UnaryUnaryMultiCallable[_inventory_pb2.ReserveOrderRequest, _inventory_pb2.ReserveOrderResponse]  # type: ignore[assignment]
+    """Holds all lines of an order or none; lines of one product count together. A refusal carries a `StockShortage` for
+    every product that is short or unknown.
+    Errors: INVALID_PRODUCT_ID, INVALID_ORDER_ID, INVALID_QUANTITY, VALIDATION_ERROR, PRODUCT_NOT_FOUND where unknown
+    products are all that is wrong, INSUFFICIENT_STOCK, REQUEST_ID_CONFLICT.
+    """
+    ReleaseOrder: _aio.UnaryUnaryMultiCallable[_inventory_pb2.ReleaseOrderRequest, _inventory_pb2.ReleaseOrderResponse]  # type: ignore[assignment]
+    """Releases every hold of an order that is RESERVED, in one transaction.
+    Errors: INVALID_ORDER_ID, VALIDATION_ERROR, RESERVATION_NOT_FOUND where the order has no holds,
+    RESERVATION_ALREADY_RELEASED or RESERVATION_ALREADY_DEDUCTED where none is RESERVED, INVALID_STOCK_STATE,
+    REQUEST_ID_CONFLICT.
+    """
+    DeductOrder: _aio.UnaryUnaryMultiCallable[_inventory_pb2.DeductOrderRequest, _inventory_pb2.DeductOrderResponse]  # type: ignore[assignment]
+    """Deducts every hold of an order that is RESERVED, in one transaction. Where one of its holds has expired or was
+    released, and no later hold of the order took the product again, nothing changes.
+    Errors: as ReleaseOrder; RESERVATION_ALREADY_RELEASED names the hold that is gone.
+    """
+    ExtendReservation: _aio.UnaryUnaryMultiCallable[_inventory_pb2.ExtendReservationRequest, _inventory_pb2.ExtendReservationResponse]  # type: ignore[assignment]
+    """Moves the expiry of a hold to `ttl` from now, never back, and never beyond the server's cap on its whole life.
+    Errors: INVALID_RESERVATION_ID, VALIDATION_ERROR, RESERVATION_NOT_FOUND, RESERVATION_ALREADY_RELEASED also where it
+    has expired, RESERVATION_ALREADY_DEDUCTED, REQUEST_ID_CONFLICT.
+    """
+    BatchReserveStock: _aio.UnaryUnaryMultiCallable[_inventory_pb2.BatchReserveStockRequest, _inventory_pb2.BatchReserveStockResponse]  # type: ignore[assignment]
+    """Makes up to 1 000 holds that have nothing to do with one another; outcomes come in the order of the items.
+    Errors: VALIDATION_ERROR for the call; each item has its own.
+    """
+    BatchSettleReservations: _aio.UnaryUnaryMultiCallable[_inventory_pb2.BatchSettleReservationsRequest, _inventory_pb2.BatchSettleReservationsResponse]  # type: ignore[assignment]
+    """Ends up to 1 000 holds that have nothing to do with one another; outcomes come in the order of the items.
+    Errors: VALIDATION_ERROR for the call; each item has its own.
+    """
+    BatchGetStock: _aio.UnaryUnaryMultiCallable[_inventory_pb2.BatchGetStockRequest, _inventory_pb2.BatchGetStockResponse]  # type: ignore[assignment]
+    """Reads the balances of up to 1 000 products; outcomes come in the order of the ids.
+    Errors: VALIDATION_ERROR for the call; each item has its own.
+    """
+    AdjustStock: _aio.UnaryUnaryMultiCallable[_inventory_pb2.AdjustStockRequest, _inventory_pb2.AdjustStockResponse]  # type: ignore[assignment]
+    """Corrects the available quantity by a signed number of units, never below zero, and only at the expected version
+    where one is given.
+    Errors: INVALID_PRODUCT_ID, INVALID_QUANTITY, VALIDATION_ERROR, PRODUCT_NOT_FOUND, INSUFFICIENT_STOCK,
+    VERSION_MISMATCH, REQUEST_ID_CONFLICT.
+    """
+    ListStock: _aio.UnaryUnaryMultiCallable[_inventory_pb2.ListStockRequest, _inventory_pb2.ListStockResponse]  # type: ignore[assignment]
+    """Lists balances in the order of the product ids, of all products or of those that run low.
+    Errors: VALIDATION_ERROR.
+    """
+    ListReservations: _aio.UnaryUnaryMultiCallable[_inventory_pb2.ListReservationsRequest, _inventory_pb2.ListReservationsResponse]  # type: ignore[assignment]
+    """Lists the holds of an order or of a product in the order of their ids.
+    Errors: VALIDATION_ERROR.
+    """
+    ListMovements: _aio.UnaryUnaryMultiCallable[_inventory_pb2.ListMovementsRequest, _inventory_pb2.ListMovementsResponse]  # type: ignore[assignment]
+    """Lists the ledger of one product, newest first.
+    Errors: INVALID_PRODUCT_ID, VALIDATION_ERROR, PRODUCT_NOT_FOUND.
+    """
+    ExplainStock: _aio.UnaryUnaryMultiCallable[_inventory_pb2.ExplainStockRequest, _inventory_pb2.ExplainStockResponse]  # type: ignore[assignment]
+    """Tells why a product has the balances it has, now or at an earlier moment, and whether ledger, counters and holds
+    agree.
+    Errors: INVALID_PRODUCT_ID, VALIDATION_ERROR, PRODUCT_NOT_FOUND.
+    """
+    WatchStock: _aio.UnaryStreamMultiCallable[_inventory_pb2.WatchStockRequest, _inventory_pb2.WatchStockResponse]  # type: ignore[assignment]
+    """Streams every change from now on, or from a resume token on without a gap or a repeat.
+    Errors: VALIDATION_ERROR, OVERLOADED where the caller reads too slowly.
     """
 
 class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -192,7 +314,146 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_inventory_pb2.DeductReservationResponse, _abc.Awaitable[_inventory_pb2.DeductReservationResponse]]:
         """Sells a hold: RESERVED becomes DEDUCTED and its units leave the reserved quantity for good. A hold that has
         passed its `expires_at` is released instead and answers RESERVATION_ALREADY_RELEASED.
-        Errors: as ReleaseReservation.
+        Errors: as ReleaseReservation, and INSUFFICIENT_STOCK with the late policy REACQUIRE.
+        """
+
+    @_abc_1.abstractmethod
+    def ReserveOrder(
+        self,
+        request: _inventory_pb2.ReserveOrderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inventory_pb2.ReserveOrderResponse, _abc.Awaitable[_inventory_pb2.ReserveOrderResponse]]:
+        """Holds all lines of an order or none; lines of one product count together. A refusal carries a `StockShortage` for
+        every product that is short or unknown.
+        Errors: INVALID_PRODUCT_ID, INVALID_ORDER_ID, INVALID_QUANTITY, VALIDATION_ERROR, PRODUCT_NOT_FOUND where unknown
+        products are all that is wrong, INSUFFICIENT_STOCK, REQUEST_ID_CONFLICT.
+        """
+
+    @_abc_1.abstractmethod
+    def ReleaseOrder(
+        self,
+        request: _inventory_pb2.ReleaseOrderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inventory_pb2.ReleaseOrderResponse, _abc.Awaitable[_inventory_pb2.ReleaseOrderResponse]]:
+        """Releases every hold of an order that is RESERVED, in one transaction.
+        Errors: INVALID_ORDER_ID, VALIDATION_ERROR, RESERVATION_NOT_FOUND where the order has no holds,
+        RESERVATION_ALREADY_RELEASED or RESERVATION_ALREADY_DEDUCTED where none is RESERVED, INVALID_STOCK_STATE,
+        REQUEST_ID_CONFLICT.
+        """
+
+    @_abc_1.abstractmethod
+    def DeductOrder(
+        self,
+        request: _inventory_pb2.DeductOrderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inventory_pb2.DeductOrderResponse, _abc.Awaitable[_inventory_pb2.DeductOrderResponse]]:
+        """Deducts every hold of an order that is RESERVED, in one transaction. Where one of its holds has expired or was
+        released, and no later hold of the order took the product again, nothing changes.
+        Errors: as ReleaseOrder; RESERVATION_ALREADY_RELEASED names the hold that is gone.
+        """
+
+    @_abc_1.abstractmethod
+    def ExtendReservation(
+        self,
+        request: _inventory_pb2.ExtendReservationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inventory_pb2.ExtendReservationResponse, _abc.Awaitable[_inventory_pb2.ExtendReservationResponse]]:
+        """Moves the expiry of a hold to `ttl` from now, never back, and never beyond the server's cap on its whole life.
+        Errors: INVALID_RESERVATION_ID, VALIDATION_ERROR, RESERVATION_NOT_FOUND, RESERVATION_ALREADY_RELEASED also where it
+        has expired, RESERVATION_ALREADY_DEDUCTED, REQUEST_ID_CONFLICT.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchReserveStock(
+        self,
+        request: _inventory_pb2.BatchReserveStockRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inventory_pb2.BatchReserveStockResponse, _abc.Awaitable[_inventory_pb2.BatchReserveStockResponse]]:
+        """Makes up to 1 000 holds that have nothing to do with one another; outcomes come in the order of the items.
+        Errors: VALIDATION_ERROR for the call; each item has its own.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchSettleReservations(
+        self,
+        request: _inventory_pb2.BatchSettleReservationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inventory_pb2.BatchSettleReservationsResponse, _abc.Awaitable[_inventory_pb2.BatchSettleReservationsResponse]]:
+        """Ends up to 1 000 holds that have nothing to do with one another; outcomes come in the order of the items.
+        Errors: VALIDATION_ERROR for the call; each item has its own.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchGetStock(
+        self,
+        request: _inventory_pb2.BatchGetStockRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inventory_pb2.BatchGetStockResponse, _abc.Awaitable[_inventory_pb2.BatchGetStockResponse]]:
+        """Reads the balances of up to 1 000 products; outcomes come in the order of the ids.
+        Errors: VALIDATION_ERROR for the call; each item has its own.
+        """
+
+    @_abc_1.abstractmethod
+    def AdjustStock(
+        self,
+        request: _inventory_pb2.AdjustStockRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inventory_pb2.AdjustStockResponse, _abc.Awaitable[_inventory_pb2.AdjustStockResponse]]:
+        """Corrects the available quantity by a signed number of units, never below zero, and only at the expected version
+        where one is given.
+        Errors: INVALID_PRODUCT_ID, INVALID_QUANTITY, VALIDATION_ERROR, PRODUCT_NOT_FOUND, INSUFFICIENT_STOCK,
+        VERSION_MISMATCH, REQUEST_ID_CONFLICT.
+        """
+
+    @_abc_1.abstractmethod
+    def ListStock(
+        self,
+        request: _inventory_pb2.ListStockRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inventory_pb2.ListStockResponse, _abc.Awaitable[_inventory_pb2.ListStockResponse]]:
+        """Lists balances in the order of the product ids, of all products or of those that run low.
+        Errors: VALIDATION_ERROR.
+        """
+
+    @_abc_1.abstractmethod
+    def ListReservations(
+        self,
+        request: _inventory_pb2.ListReservationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inventory_pb2.ListReservationsResponse, _abc.Awaitable[_inventory_pb2.ListReservationsResponse]]:
+        """Lists the holds of an order or of a product in the order of their ids.
+        Errors: VALIDATION_ERROR.
+        """
+
+    @_abc_1.abstractmethod
+    def ListMovements(
+        self,
+        request: _inventory_pb2.ListMovementsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inventory_pb2.ListMovementsResponse, _abc.Awaitable[_inventory_pb2.ListMovementsResponse]]:
+        """Lists the ledger of one product, newest first.
+        Errors: INVALID_PRODUCT_ID, VALIDATION_ERROR, PRODUCT_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def ExplainStock(
+        self,
+        request: _inventory_pb2.ExplainStockRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inventory_pb2.ExplainStockResponse, _abc.Awaitable[_inventory_pb2.ExplainStockResponse]]:
+        """Tells why a product has the balances it has, now or at an earlier moment, and whether ledger, counters and holds
+        agree.
+        Errors: INVALID_PRODUCT_ID, VALIDATION_ERROR, PRODUCT_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchStock(
+        self,
+        request: _inventory_pb2.WatchStockRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_inventory_pb2.WatchStockResponse], _abc.AsyncIterator[_inventory_pb2.WatchStockResponse]]:
+        """Streams every change from now on, or from a resume token on without a gap or a repeat.
+        Errors: VALIDATION_ERROR, OVERLOADED where the caller reads too slowly.
         """
 
 def add_InventoryServiceServicer_to_server(servicer: InventoryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
