@@ -29,6 +29,8 @@ from tests.bench.loads import LOADS
 from tests.bench.measure import Runner
 from tests.bench.targets import PLANS, ROOT, Target
 
+from inventory_server.embedded import EmbeddedError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from contextlib import AbstractContextManager
@@ -146,8 +148,11 @@ def main() -> int:
     parent = ROOT / ".inventory"
     parent.mkdir(exist_ok=True)
     # below the checkout, since /tmp may be memory, where fsync costs nothing
-    with tempfile.TemporaryDirectory(prefix="bench-", dir=parent) as directory, contextlib.ExitStack() as stack:
-        measures = run(options, Path(directory), stack)
+    try:
+        with tempfile.TemporaryDirectory(prefix="bench-", dir=parent) as directory, contextlib.ExitStack() as stack:
+            measures = run(options, Path(directory), stack)
+    except (EmbeddedError, RuntimeError) as error:
+        sys.exit(f"bench: {error}")
     return 1 if any(measure.complaint for measure in measures) else 0
 
 

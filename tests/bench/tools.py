@@ -40,7 +40,7 @@ def h2load(address: str, in_flight: int, seconds: float) -> float:
 def profiled(pid: int, seconds: float, file: Path) -> Iterator[None]:
     """Write a flame graph of a process to `file` while the block runs; its figures suffer from it."""
     program = _find("py-spy", "pip install py-spy")
-    options = ["--duration", str(max(1, round(seconds))), "--rate", "200", "--native", "--output", str(file)]
+    options = ["--duration", str(max(1, round(seconds))), "--rate", "100", "--output", str(file)]
     process = subprocess.Popen([program, "record", *options, "--pid", str(pid)], stdout=subprocess.DEVNULL)
     try:
         yield
