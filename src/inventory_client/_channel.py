@@ -24,18 +24,17 @@ class Rule:
 
 
 # Reads change nothing, and a mutation carries a request id under which the server answers a copy with what the first
-# one did: so all of them may be repeated. A mutation gets longer, because it may wait in line for a row lock.
-_READ = Rule(timeout=3.0, retried=True)
-_MUTATION = Rule(timeout=5.0, retried=True)
+# one did: so all of them may be repeated. Five seconds outlast a wait in line for a row lock, and a short restart.
+_SHORT = Rule(timeout=5.0, retried=True)
 
 RULES: Mapping[str, Rule] = {
-    "InitializeStock": _MUTATION,
-    "GetStock": _READ,
-    "AddStock": _MUTATION,
-    "ReserveStock": _MUTATION,
-    "GetReservation": _READ,
-    "ReleaseReservation": _MUTATION,
-    "DeductReservation": _MUTATION,
+    "InitializeStock": _SHORT,
+    "GetStock": _SHORT,
+    "AddStock": _SHORT,
+    "ReserveStock": _SHORT,
+    "GetReservation": _SHORT,
+    "ReleaseReservation": _SHORT,
+    "DeductReservation": _SHORT,
 }
 
 

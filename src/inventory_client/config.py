@@ -33,10 +33,11 @@ class RetryPolicy:
     """How often and how patiently a call is repeated; `RetryPolicy(attempts=1)` never repeats.
 
     The pause before repetition n is random between 0 and `backoff_seconds` * 2^(n-1), at most `backoff_seconds_max`,
-    on top of what the server asks for. The defaults bridge a restart of about two seconds.
+    on top of what the server asks for. The defaults bridge a restart of about two seconds. However many attempts are
+    left, the deadline of the call ends them.
     """
 
-    attempts: int = 8
+    attempts: int = 12
     backoff_seconds: float = 0.1
     backoff_seconds_max: float = 1.0
 
