@@ -77,10 +77,14 @@ def holder(directory: Path, thread: str = "main", user: int | None = None) -> It
         command, stdin=pipe, stdout=pipe, text=True, user=user, group=user, env=ENVIRONMENT
     ) as process:
         assert process.stdout is not None
+        started = json.loads(process.stdout.readline())
         try:
-            yield process, json.loads(process.stdout.readline())
+            yield process, started
         finally:
             process.kill()
+            # A test that failed may have left them.
+            for pid in (pid for pid, _ in started if str(directory) in command_line(pid)):
+                os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture
@@ -199,14 +203,16 @@ def test_servers_that_outlived_their_process_are_stopped_by_the_next_start(embed
         # Without these two the test would show nothing: started off the main thread, they are left over.
         assert command_line(postgres_pid)
         assert command_line(redis_pid)
-    with EmbeddedPostgres(embedded_directory) as postgres, EmbeddedRedis(embedded_directory):
-        assert not command_line(postgres_pid)
-        assert not command_line(redis_pid)
-        assert words(postgres.url) == [word]
+        with EmbeddedPostgres(embedded_directory) as postgres, EmbeddedRedis(embedded_directory):
+            assert not command_line(postgres_pid)
+            assert not command_line(redis_pid)
+            assert words(postgres.url) == [word]
 
 
 def test_a_foreign_process_under_the_recorded_number_is_left_alone(embedded_directory: Path) -> None:
     with subprocess.Popen(["sleep", "60"]) as foreign:
+        # For a moment after exec a process has no command line.
+        assert wait_until(lambda: command_line(foreign.pid).startswith("sleep"), SECONDS_MAX)
         for record in ("postgres/cluster/data/postmaster.pid", "redis/redis.pid"):
             path = embedded_directory / record
             path.parent.mkdir(exist_ok=True)
