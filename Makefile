@@ -50,7 +50,7 @@ check-proto: $(READY) ## prove that the committed stubs are what protos/ generat
 	diff --recursive --brief --exclude=__pycache__ --exclude=__init__.py $(STUBS) build/stubs/inventory_client/proto
 
 bench: $(READY) ## measure an empty handler, a transaction per request, and this service
-	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench $(ARGS)
 
 clean: ## remove what was generated, but not the data of `make run`
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info

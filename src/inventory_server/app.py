@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING
 import grpc
 import psycopg
 
-from inventory_server import boundary, reflection
 from inventory_server.cache import ReservationCache
 from inventory_server.embedded import EmbeddedError, EmbeddedPostgres, EmbeddedRedis
 from inventory_server.expiry import ExpiryThread
-from inventory_server.health import HEALTH_SERVICE, Health
 from inventory_server.inventory import Inventory
-from inventory_server.listening import ListenError, bind, build, offer_health
 from inventory_server.postgres.database import Database
 from inventory_server.postgres.migrate import MigrationError, migrate
 from inventory_server.postgres.repository import Repository
-from inventory_server.servicer import InventoryServicer
-from inventory_server.tokens import Tokens
+from inventory_server.rpc import boundary, reflection
+from inventory_server.rpc.health import HEALTH_SERVICE, Health
+from inventory_server.rpc.listening import ListenError, bind, build, offer_health
+from inventory_server.rpc.servicer import InventoryServicer
+from inventory_server.rpc.tokens import Tokens
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -102,9 +102,8 @@ async def _serve(settings: Settings, database_url: str, redis_url: str, expiry: 
     await database.open()
     try:
         async with _listening(settings, health) as server:
-            calls = boundary.register(
-                server, InventoryServicer(Inventory(repository, cache, settings), settings), tokens
-            )
+            inventory = Inventory(repository, cache, settings)
+            calls = boundary.register(server, [InventoryServicer(inventory, settings)], tokens)
             await health.check()
             await server.start()
             checks = asyncio.create_task(health.run())

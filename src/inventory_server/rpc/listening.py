@@ -8,7 +8,7 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 
 if TYPE_CHECKING:
-    from inventory_server.health import Health
+    from inventory_server.rpc.health import Health
     from inventory_server.settings import Settings
 
 

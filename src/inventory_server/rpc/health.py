@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import aio
 
-from inventory_server.boundary import SERVICE
 from inventory_server.errors import InventoryError
+from inventory_server.rpc.boundary import SERVICE
 
 if TYPE_CHECKING:
     from inventory_server.cache import ReservationCache

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
-from inventory_server import wire
 from inventory_server.domain import Action
+from inventory_server.rpc.wire import answers, requests
 
 if TYPE_CHECKING:
     from inventory_server.inventory import Inventory
@@ -23,35 +23,35 @@ class InventoryServicer:
     async def InitializeStock(
         self, request: pb.InitializeStockRequest, deadline: float | None
     ) -> pb.InitializeStockResponse:
-        done = await self._inventory.initialize(wire.parse_initialize(request), deadline)
-        return pb.InitializeStockResponse(stock=wire.render_stock(done.stock), created=done.created)
+        done = await self._inventory.initialize(requests.parse_initialize(request), deadline)
+        return pb.InitializeStockResponse(stock=answers.render_stock(done.stock), created=done.created)
 
     async def GetStock(self, request: pb.GetStockRequest, deadline: float | None) -> pb.GetStockResponse:
-        stock = await self._inventory.stock(wire.parse_product(request), deadline)
-        return pb.GetStockResponse(stock=wire.render_stock(stock))
+        stock = await self._inventory.stock(requests.parse_product(request), deadline)
+        return pb.GetStockResponse(stock=answers.render_stock(stock))
 
     async def AddStock(self, request: pb.AddStockRequest, deadline: float | None) -> pb.AddStockResponse:
-        stock = await self._inventory.add(wire.parse_add(request), deadline)
-        return pb.AddStockResponse(stock=wire.render_stock(stock))
+        stock = await self._inventory.add(requests.parse_add(request), deadline)
+        return pb.AddStockResponse(stock=answers.render_stock(stock))
 
     async def ReserveStock(self, request: pb.ReserveStockRequest, deadline: float | None) -> pb.ReserveStockResponse:
-        (reservation,) = await self._inventory.reserve(wire.parse_reserve(request, self._ttl_us), deadline)
-        return pb.ReserveStockResponse(reservation=wire.render_reservation(reservation))
+        (reservation,) = await self._inventory.reserve(requests.parse_reserve(request, self._ttl_us), deadline)
+        return pb.ReserveStockResponse(reservation=answers.render_reservation(reservation))
 
     async def GetReservation(
         self, request: pb.GetReservationRequest, deadline: float | None
     ) -> pb.GetReservationResponse:
-        reservation = await self._inventory.reservation(wire.parse_reservation(request), deadline)
-        return pb.GetReservationResponse(reservation=wire.render_reservation(reservation))
+        reservation = await self._inventory.reservation(requests.parse_reservation(request), deadline)
+        return pb.GetReservationResponse(reservation=answers.render_reservation(reservation))
 
     async def ReleaseReservation(
         self, request: pb.ReleaseReservationRequest, deadline: float | None
     ) -> pb.ReleaseReservationResponse:
-        reservation = await self._inventory.settle(wire.parse_settle(request, Action.RELEASE), deadline)
-        return pb.ReleaseReservationResponse(reservation=wire.render_reservation(reservation))
+        reservation = await self._inventory.settle(requests.parse_settle(request, Action.RELEASE), deadline)
+        return pb.ReleaseReservationResponse(reservation=answers.render_reservation(reservation))
 
     async def DeductReservation(
         self, request: pb.DeductReservationRequest, deadline: float | None
     ) -> pb.DeductReservationResponse:
-        reservation = await self._inventory.settle(wire.parse_settle(request, Action.DEDUCT), deadline)
-        return pb.DeductReservationResponse(reservation=wire.render_reservation(reservation))
+        reservation = await self._inventory.settle(requests.parse_settle(request, Action.DEDUCT), deadline)
+        return pb.DeductReservationResponse(reservation=answers.render_reservation(reservation))

@@ -16,12 +16,12 @@ from google.protobuf.message_factory import GetMessageClass
 
 from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
 from inventory_server.errors import InternalError, InventoryError, ValidationError, Violation
-from inventory_server.status import status_of
+from inventory_server.rpc.status import status_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
-    from inventory_server.tokens import Tokens
+    from inventory_server.rpc.tokens import Tokens
 
 log = logging.getLogger(__name__)
 
@@ -50,13 +50,14 @@ class Calls:
             self.draining.set()
 
 
-def register(server: grpc.aio.Server, servicer: object, tokens: Tokens | None) -> Calls:
-    """Serve each method of the proto by the servicer's method of that name."""
+def register(server: grpc.aio.Server, servicers: Sequence[object], tokens: Tokens | None) -> Calls:
+    """Serve each method of the proto by the method of that name that one of the servicers has."""
     calls = Calls()
     handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
         method.name: grpc.unary_unary_rpc_method_handler(
             _bounded(method.name, GetMessageClass(method.input_type), getattr(servicer, method.name), tokens, calls)
         )
+        for servicer in servicers
         for method in _SERVICE.methods
         if hasattr(servicer, method.name)
     }

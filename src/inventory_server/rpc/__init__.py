@@ -1,0 +1,1 @@
+"""gRPC: what comes in over the wire is parsed, handed to the inventory, and its answer rendered."""

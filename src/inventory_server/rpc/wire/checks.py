@@ -1,0 +1,74 @@
+"""What a field of a request may be: every rule stands here once."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import uuid_utils
+
+from inventory_server.domain import ID_LENGTH_MAX, QUANTITY_MAX, TTL_US_MAX, TTL_US_MIN
+from inventory_server.errors import Violation, invalid
+
+if TYPE_CHECKING:
+    from google.protobuf.duration_pb2 import Duration
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
+
+
+class Checks:
+    """Collects what is wrong with one request, so that all of it is told at once."""
+
+    __slots__ = ("_violations",)
+
+    def __init__(self) -> None:
+        self._violations: list[Violation] = []
+
+    def finish(self) -> None:
+        """Refuse the request if anything was wrong."""
+        if self._violations:
+            raise invalid(self._violations)
+
+    def bad(self, field: str, description: str, reason: str = "VALIDATION_ERROR") -> None:
+        self._violations.append(Violation(field, description, reason))
+
+    def identifier(self, field: str, text: str, reason: str) -> None:
+        if not text or text.isspace():
+            self.bad(field, "must not be blank" if text else "is missing", reason)
+        else:
+            self.text(field, text)
+
+    def text(self, field: str, text: str) -> None:
+        if len(text) > ID_LENGTH_MAX:
+            self.bad(field, f"must have at most {ID_LENGTH_MAX} characters, not {len(text)}")
+        elif not text.isprintable() and _CONTROL.search(text):
+            self.bad(field, "must not contain control characters")
+
+    def quantity(self, quantity: int, least: int = 1) -> None:
+        if not least <= quantity <= QUANTITY_MAX:
+            self.bad("quantity", f"must be {least} to {QUANTITY_MAX}, not {quantity}", "INVALID_QUANTITY")
+
+    def request_id(self, text: str) -> str:
+        """Check a request id, or make one up."""
+        if not text:
+            return str(uuid_utils.uuid7())
+        return self.uuid("request_id", text)
+
+    def uuid(self, field: str, text: str) -> str:
+        if not _UUID.fullmatch(text):
+            self.bad(field, "must be a UUID such as 01980c6e-7f4c-7c3e-9d2a-5b8f6a1e0c47")
+        return text.lower()
+
+    def reservation_id(self, text: str) -> str:
+        if not text:
+            self.bad("reservation_id", "is missing", "INVALID_RESERVATION_ID")
+            return ""
+        return self.uuid("reservation_id", text)
+
+    def ttl(self, duration: Duration) -> int:
+        # A Duration may hold any int64 of seconds and any int32 of nanoseconds: whole numbers cannot overflow here.
+        ttl_us = duration.seconds * 1_000_000 + duration.nanos // 1000
+        if not TTL_US_MIN <= ttl_us <= TTL_US_MAX:
+            self.bad("ttl", "must be 1 s to 24 h")
+        return ttl_us
