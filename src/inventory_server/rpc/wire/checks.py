@@ -68,7 +68,7 @@ class Checks:
 
     def ttl(self, duration: Duration) -> int:
         # A Duration may hold any int64 of seconds and any int32 of nanoseconds: whole numbers cannot overflow here.
-        ttl_us = duration.seconds * 1_000_000 + duration.nanos // 1000
-        if not TTL_US_MIN <= ttl_us <= TTL_US_MAX:
+        ttl_us, rest_ns = divmod(duration.seconds * 1_000_000_000 + duration.nanos, 1000)
+        if not TTL_US_MIN <= ttl_us <= TTL_US_MAX - bool(rest_ns):
             self.bad("ttl", "must be 1 s to 24 h")
         return ttl_us
