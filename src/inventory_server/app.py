@@ -17,11 +17,13 @@ from inventory_server.embedded import EmbeddedError, EmbeddedPostgres, EmbeddedR
 from inventory_server.expiry import ExpiryThread
 from inventory_server.inventory import Inventory
 from inventory_server.postgres.database import Database
+from inventory_server.postgres.holds import HoldRepository
 from inventory_server.postgres.migrate import MigrationError, migrate
-from inventory_server.postgres.repository import Repository
+from inventory_server.postgres.stock import StockRepository
 from inventory_server.rpc import boundary, reflection
 from inventory_server.rpc.health import HEALTH_SERVICE, Health
 from inventory_server.rpc.listening import ListenError, bind, build, offer_health
+from inventory_server.rpc.orders_servicer import OrdersServicer
 from inventory_server.rpc.servicer import InventoryServicer
 from inventory_server.rpc.tokens import Tokens
 
@@ -96,14 +98,15 @@ async def _serve(settings: Settings, database_url: str, redis_url: str, expiry: 
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     tokens = Tokens(settings.tokens_file) if settings.tokens_file is not None else None
     database = Database(database_url, settings, size=settings.pool_size, name="rpc")
-    repository = Repository(database)
     cache = ReservationCache(redis_url, settings)
-    health = Health(repository, cache, settings.health_interval)
+    health = Health(database, cache, settings.health_interval)
     await database.open()
     try:
         async with _listening(settings, health) as server:
-            inventory = Inventory(repository, cache, settings)
-            calls = boundary.register(server, [InventoryServicer(inventory, settings)], tokens)
+            inventory = Inventory(StockRepository(database), HoldRepository(database), cache, settings)
+            calls = boundary.register(
+                server, [InventoryServicer(inventory, settings), OrdersServicer(inventory, settings)], tokens
+            )
             await health.check()
             await server.start()
             checks = asyncio.create_task(health.run())

@@ -83,7 +83,7 @@ class Lane(Generic[Item, Value]):
     async def _drain(self) -> None:
         try:
             while batch := self._take():
-                outcomes = await self._attempt(batch)
+                outcomes = await attempt(self._run, [entry.item for entry in batch], self._refusal)
                 if self._after is None:
                     _answer(batch, outcomes)
                 else:
@@ -113,39 +113,65 @@ class Lane(Generic[Item, Value]):
         self._queue.extendleft(reversed(postponed))
         return batch
 
-    async def _attempt(self, batch: Sequence[_Entry[Item, Value]]) -> Sequence[Value | BaseException]:
-        """Run a batch; where one item spoils it, find that one by halves, so that its neighbours succeed."""
-        try:
-            return await self._run([entry.item for entry in batch])
-        except BadItem as bad:
-            if len(batch) == 1:
-                refusal = self._refusal(batch[0].item, bad)
-                if isinstance(refusal, InternalError):
-                    log.exception("PostgreSQL refused %r", batch[0].item)
-                return [refusal]
-            middle = len(batch) // 2
-            return [*await self._attempt(batch[:middle]), *await self._attempt(batch[middle:])]
-        except DatabaseUnavailable as error:
-            return [error] * len(batch)
-        except Exception:
-            log.exception("a batch of %d failed", len(batch))
-            return [InternalError()] * len(batch)
-
-    async def _finish(self, batch: Sequence[_Entry[Item, Value]], outcomes: Sequence[Value | BaseException]) -> None:
+    async def _finish(self, batch: Sequence[_Entry[Item, Value]], outcomes: Sequence[Value | InventoryError]) -> None:
         try:
             if self._after is not None:
-                await self._after([outcome for outcome in outcomes if not isinstance(outcome, BaseException)])
+                await self._after([outcome for outcome in outcomes if not isinstance(outcome, InventoryError)])
         except Exception:
             log.exception("what follows a batch failed")
         finally:
             _answer(batch, outcomes)
 
 
-def _answer(batch: Sequence[_Entry[Item, Value]], outcomes: Sequence[Value | BaseException]) -> None:
+async def attempt(
+    run: Callable[[Sequence[Item]], Awaitable[Sequence[Value | InventoryError]]],
+    items: Sequence[Item],
+    refusal: Callable[[Item, BadItem], InventoryError],
+) -> Sequence[Value | InventoryError]:
+    """Run a batch; where one item spoils it, find that one by halves, so that its neighbours succeed."""
+    try:
+        return await run(items)
+    except BadItem as bad:
+        if len(items) == 1:
+            refused = refusal(items[0], bad)
+            if isinstance(refused, InternalError):
+                log.exception("PostgreSQL refused %r", items[0])
+            return [refused]
+        middle = len(items) // 2
+        return [*await attempt(run, items[:middle], refusal), *await attempt(run, items[middle:], refusal)]
+    except DatabaseUnavailable as error:
+        return [error] * len(items)
+    except Exception:
+        log.exception("a batch of %d failed", len(items))
+        return [InternalError()] * len(items)
+
+
+async def attempt_all(
+    run: Callable[[Sequence[Item]], Awaitable[Sequence[Value | InventoryError]]],
+    items: Sequence[Item],
+    key: Callable[[Item], Hashable],
+    refusal: Callable[[Item, BadItem], InventoryError],
+) -> list[Value | InventoryError]:
+    """Run items that may share keys: of those with one key each waits for the one before it."""
+    rounds: list[list[int]] = []
+    seen: dict[Hashable, int] = {}
+    for number, item in enumerate(items):
+        turn = seen[key(item)] = seen.get(key(item), -1) + 1
+        if turn == len(rounds):
+            rounds.append([])
+        rounds[turn].append(number)
+    outcomes: dict[int, Value | InventoryError] = {}
+    for numbers in rounds:
+        answers = await attempt(run, [items[number] for number in numbers], refusal)
+        outcomes.update(zip(numbers, answers, strict=True))
+    return [outcomes[number] for number in range(len(items))]
+
+
+def _answer(batch: Sequence[_Entry[Item, Value]], outcomes: Sequence[Value | InventoryError]) -> None:
     for entry, outcome in zip(batch, outcomes, strict=True):
         if entry.future.done():
             continue
-        if isinstance(outcome, BaseException):
+        if isinstance(outcome, InventoryError):
             entry.future.set_exception(outcome)
         else:
             entry.future.set_result(outcome)

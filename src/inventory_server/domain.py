@@ -5,6 +5,8 @@ Moments and durations are whole microseconds: exact, cheap to compare, and what 
 
 from __future__ import annotations
 
+import hashlib
+import uuid
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -32,10 +34,11 @@ class ReleaseReason(StrEnum):
 
 
 class Action(StrEnum):
-    """What a settlement does to a hold."""
+    """What a settlement does to a hold; REACQUIRE deducts one that has expired from the available quantity."""
 
     RELEASE = "RELEASE"
     DEDUCT = "DEDUCT"
+    REACQUIRE = "REACQUIRE"
 
 
 class Stock(NamedTuple):
@@ -78,13 +81,15 @@ class Initialized(NamedTuple):
     created: bool
 
 
-class Add(NamedTuple):
-    """Units to add."""
+class Change(NamedTuple):
+    """Units to add (kind ADD) or to correct by (kind ADJUST), at an expected version or at any."""
 
     product_id: str
-    quantity: int
-    request_id: str
+    kind: str
+    delta: int
     reason: str
+    expected_version: int | None
+    request_id: str
 
 
 class Reserve(NamedTuple):
@@ -111,3 +116,35 @@ class Settle(NamedTuple):
     reservation_id: str
     action: Action
     request_id: str
+
+
+class SettleOrder(NamedTuple):
+    """An order whose holds are to end, all together."""
+
+    order_id: str
+    action: Action
+    request_id: str
+
+
+class Extend(NamedTuple):
+    """A hold to give more time."""
+
+    reservation_id: str
+    ttl_us: int
+    request_id: str
+
+
+def line_ids(request_id: str, content: str, count: int) -> list[str]:
+    """Derive the ids of an order's holds from its request.
+
+    Each begins with the request's first bits, so that those of a UUIDv7 lie together in time. The rest is a digest of
+    the request: another request under the same id makes other holds, which its movements in the ledger then betray.
+    """
+    digest = hashlib.sha256(f"{request_id}\0{content}".encode()).digest()
+    bits = uuid.UUID(request_id).int >> 80 << 80 | int.from_bytes(digest[:10])
+    return [str(uuid.UUID(int=_as_version_8(bits ^ number))) for number in range(count)]
+
+
+def _as_version_8(bits: int) -> int:
+    """Mark 128 bits as a UUID of version 8, whose content is up to its maker (RFC 9562)."""
+    return bits & ~(0xF << 76) & ~(0x3 << 62) | 0x8 << 76 | 0x2 << 62

@@ -65,13 +65,22 @@ class InvalidReservationId(ValidationError):
     reason = "INVALID_RESERVATION_ID"
 
 
+class Shortage(NamedTuple):
+    """A product of which an order asks more than there is; `available` is None where there is no record."""
+
+    product_id: str
+    requested: int
+    available: int | None
+
+
 class ProductNotFound(InventoryError):
     reason = "PRODUCT_NOT_FOUND"
     code = StatusCode.NOT_FOUND
     http_status = 404
 
-    def __init__(self, product_id: str) -> None:
+    def __init__(self, product_id: str, shortages: Sequence[Shortage] = ()) -> None:
         super().__init__(f"There is no inventory record of product {product_id}.", {"product_id": product_id})
+        self.shortages = tuple(shortages)
 
 
 class ReservationNotFound(InventoryError):
@@ -82,17 +91,24 @@ class ReservationNotFound(InventoryError):
     def __init__(self, reservation_id: str) -> None:
         super().__init__(f"There is no reservation {reservation_id}.", {"reservation_id": reservation_id})
 
+    @classmethod
+    def of_order(cls, order_id: str) -> ReservationNotFound:
+        error = cls("")
+        InventoryError.__init__(error, f"Order {order_id} has no reservations.", {"order_id": order_id})
+        return error
+
 
 class InsufficientStock(InventoryError):
     reason = "INSUFFICIENT_STOCK"
     code = StatusCode.FAILED_PRECONDITION
     http_status = 409
 
-    def __init__(self, product_id: str, requested: int, available: int) -> None:
+    def __init__(self, product_id: str, requested: int, available: int, shortages: Sequence[Shortage] = ()) -> None:
         super().__init__(
             f"Product {product_id} has {available} units available, {requested} were requested.",
             {"product_id": product_id, "requested": requested, "available": available},
         )
+        self.shortages = tuple(shortages)
 
 
 class ReservationAlreadyReleased(InventoryError):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from inventory_server.cache import ReservationCache
 from inventory_server.errors import DatabaseUnavailable
 from inventory_server.postgres.database import BadItem, Database
-from inventory_server.postgres.repository import Repository
+from inventory_server.postgres.holds import HoldRepository
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 class ExpiryWorker:
     """Looks for expired holds in batches, and again at once while batches are full."""
 
-    def __init__(self, repository: Repository, cache: ReservationCache, settings: Settings) -> None:
+    def __init__(self, repository: HoldRepository, cache: ReservationCache, settings: Settings) -> None:
         self._repository = repository
         self._cache = cache
         self._batch_size = settings.expiry_batch_size
@@ -116,7 +116,7 @@ class ExpiryThread:
         try:
             while not stop.is_set():
                 try:
-                    await ExpiryWorker(Repository(database), cache, self._settings).run(stop)
+                    await ExpiryWorker(HoldRepository(database), cache, self._settings).run(stop)
                 except Exception:
                     log.exception("the expiry worker stumbled and goes on")
                     await asyncio.sleep(self._settings.expiry_interval)

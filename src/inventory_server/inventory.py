@@ -1,20 +1,33 @@
-"""The operations as a servicer calls them: lanes before the repository, the cache beside it."""
+"""The operations as a servicer calls them: lanes before the repositories, the cache beside them."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
-from inventory_server.batcher import Lane
-from inventory_server.errors import InternalError, InventoryError
-from inventory_server.postgres.repository import StockBusy, refusal
+from inventory_server.batcher import Lane, attempt_all
+from inventory_server.domain import Action
+from inventory_server.errors import InsufficientStock, InternalError, InventoryError, Overloaded
+from inventory_server.postgres.holds import StockBusy, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable, Sequence
 
     from inventory_server.cache import ReservationCache
-    from inventory_server.domain import Add, Initialize, Initialized, Order, Reservation, Settle, Stock
+    from inventory_server.domain import (
+        Change,
+        Extend,
+        Initialize,
+        Initialized,
+        Order,
+        Reservation,
+        Settle,
+        SettleOrder,
+        Stock,
+    )
     from inventory_server.postgres.database import BadItem
-    from inventory_server.postgres.repository import Repository
+    from inventory_server.postgres.holds import HoldRepository
+    from inventory_server.postgres.stock import StockRepository
     from inventory_server.settings import Settings
 
 Item = TypeVar("Item")
@@ -22,6 +35,9 @@ Value = TypeVar("Value")
 
 # Expired units that somebody else is tidying up are free once that statement ends; each try waits for its row lock.
 _BUSY_ATTEMPTS = 5
+# Bulk calls under way at once: one for PostgreSQL to work on while another is parsed or rendered here.
+_BULK_WIDTH = 2
+_BULK_QUEUE = 64
 
 
 class _Lookup(NamedTuple):
@@ -44,28 +60,38 @@ class _Lanes(Generic[Item, Value]):
 class Inventory:
     """All operations. Each raises the InventoryError that its request gets; `deadline` is in the loop's time."""
 
-    def __init__(self, repository: Repository, cache: ReservationCache, settings: Settings) -> None:
-        self._repository = repository
+    def __init__(
+        self, stock: StockRepository, holds: HoldRepository, cache: ReservationCache, settings: Settings
+    ) -> None:
+        self._stock = stock
+        self._holds = holds
         self._cache = cache
         self._settings = settings
-        self._initialize: Lane[Initialize, Initialized] = self._lane(repository.initialize, _product_id)
-        self._stock: Lane[str, Stock] = self._lane(repository.stock, str)
+        self._life_max_us = round(settings.max_hold * 1_000_000)
+        self._initialize: Lane[Initialize, Initialized] = self._lane(stock.initialize, _product_id)
+        self._read: Lane[str, Stock] = self._lane(stock.read, str)
         self._copies: Lane[str, Reservation | None] = self._lane(self._find_copies, str)
         self._reservations: Lane[_Lookup, Reservation] = self._lane(self._read_reservations, _reservation_id)
-        self._add: _Lanes[Add, Stock] = self._lanes(repository.add, _request_id)
-        self._reserve: _Lanes[Order, tuple[Reservation, ...]] = self._lanes(
-            repository.reserve, _request_id, self._remember
+        self._extend: Lane[Extend, Reservation] = self._lane(self._extend_all, _reservation_id, self._cache.put)
+        self._settle_orders: Lane[SettleOrder, tuple[Reservation, ...]] = self._lane(
+            holds.settle_orders, _order_id, self._forget_orders
         )
-        self._settle: _Lanes[Settle, Reservation] = self._lanes(repository.settle, _reservation_id, self._forget)
+        self._change: _Lanes[Change, Stock] = self._lanes(stock.change, _request_id)
+        self._reserve: _Lanes[Order, tuple[Reservation, ...]] = self._lanes(
+            holds.reserve, _request_id, self._remember_orders
+        )
+        self._settle: _Lanes[Settle, Reservation] = self._lanes(holds.settle, _reservation_id, self._forget)
+        self._bulk = asyncio.Semaphore(_BULK_WIDTH)
+        self._bulk_waiting = 0
 
     async def initialize(self, item: Initialize, deadline: float | None = None) -> Initialized:
         return await self._initialize.submit(item, deadline)
 
     async def stock(self, product_id: str, deadline: float | None = None) -> Stock:
-        return await self._stock.submit(product_id, deadline)
+        return await self._read.submit(product_id, deadline)
 
-    async def add(self, item: Add, deadline: float | None = None) -> Stock:
-        return await self._add.submit(item.product_id, item, deadline)
+    async def change(self, item: Change, deadline: float | None = None) -> Stock:
+        return await self._change.submit(item.product_id, item, deadline)
 
     async def reserve(self, order: Order, deadline: float | None = None) -> tuple[Reservation, ...]:
         product_id = order.lines[0].product_id
@@ -79,12 +105,74 @@ class Inventory:
     async def settle(self, item: Settle, deadline: float | None = None) -> Reservation:
         """End a hold. The product that the cache knows of it picks the lane; a wrong one is only slower."""
         copy = await self._copy(item.reservation_id, deadline)
-        return await self._settle.submit(copy.product_id if copy else item.reservation_id, item, deadline)
+        product_id = copy.product_id if copy else item.reservation_id
+        try:
+            return await self._settle.submit(product_id, item, deadline)
+        except InsufficientStock as short:
+            if item.action is not Action.REACQUIRE:
+                raise
+            # Other expired holds of the product may do: take them back, as a reserve that is short does.
+            await self._holds.tidy(short.metadata["product_id"])
+            return await self._settle.submit(product_id, item, deadline)
+
+    async def settle_order(self, item: SettleOrder, deadline: float | None = None) -> tuple[Reservation, ...]:
+        return await self._settle_orders.submit(item, deadline)
+
+    async def extend(self, item: Extend, deadline: float | None = None) -> Reservation:
+        return await self._extend.submit(item, deadline)
 
     async def reservation(self, reservation_id: str, deadline: float | None = None) -> Reservation:
         """Read a hold. PostgreSQL sends only what differs from the cache's copy, so a stale one never gets out."""
         copy = await self._copy(reservation_id, deadline)
         return await self._reservations.submit(_Lookup(reservation_id, copy), deadline)
+
+    async def reserve_many(
+        self, orders: Sequence[Order], deadline: float | None = None
+    ) -> list[tuple[Reservation, ...] | InventoryError]:
+        """Make holds that have nothing to do with one another; errors are values here."""
+        outcomes = await self._in_bulk(self._holds.reserve, orders, _request_id, deadline)
+        for number, outcome in enumerate(outcomes):
+            if isinstance(outcome, StockBusy):
+                outcomes[number] = await _caught(self.reserve(orders[number], deadline))
+        await self._remember_orders([outcome for outcome in outcomes if not isinstance(outcome, InventoryError)])
+        return outcomes
+
+    async def settle_many(
+        self, items: Sequence[Settle], deadline: float | None = None
+    ) -> list[Reservation | InventoryError]:
+        """End holds that have nothing to do with one another; errors are values here."""
+        outcomes = await self._in_bulk(self._holds.settle, items, _reservation_id, deadline)
+        for number, outcome in enumerate(outcomes):
+            if isinstance(outcome, InsufficientStock):
+                outcomes[number] = await _caught(self.settle(items[number], deadline))
+        await self._forget([outcome for outcome in outcomes if not isinstance(outcome, InventoryError)])
+        return outcomes
+
+    async def stock_of_many(
+        self, product_ids: Sequence[str], deadline: float | None = None
+    ) -> list[Stock | InventoryError]:
+        """Read balances in one statement, so that they belong to one moment; errors are values here."""
+        distinct = list(dict.fromkeys(product_ids))
+        found = dict(zip(distinct, await self._in_bulk(self._stock.read, distinct, str, deadline), strict=True))
+        return [found[product_id] for product_id in product_ids]
+
+    async def _in_bulk(
+        self,
+        run: Callable[[Sequence[Item]], Awaitable[Sequence[Value | InventoryError]]],
+        items: Sequence[Item],
+        key: Callable[[Item], Hashable],
+        deadline: float | None,
+    ) -> list[Value | InventoryError]:
+        if self._bulk_waiting >= _BULK_QUEUE:
+            raise Overloaded
+        self._bulk_waiting += 1
+        try:
+            async with self._bulk:
+                if deadline is not None and deadline <= asyncio.get_running_loop().time():
+                    raise TimeoutError
+                return await attempt_all(run, items, key, _refusal)
+        finally:
+            self._bulk_waiting -= 1
 
     async def _copy(self, reservation_id: str, deadline: float | None) -> Reservation | None:
         return await self._copies.submit(reservation_id, deadline) if self._cache.usable else None
@@ -95,10 +183,16 @@ class Inventory:
 
     async def _read_reservations(self, items: Sequence[_Lookup]) -> list[Reservation | InventoryError]:
         copies = {item.reservation_id: item.copy for item in items if item.copy is not None}
-        return await self._repository.reservations([item.reservation_id for item in items], copies)
+        return await self._holds.read([item.reservation_id for item in items], copies)
 
-    async def _remember(self, orders: Sequence[tuple[Reservation, ...]]) -> None:
+    async def _extend_all(self, items: Sequence[Extend]) -> list[Reservation | InventoryError]:
+        return await self._holds.extend(items, self._life_max_us)
+
+    async def _remember_orders(self, orders: Sequence[tuple[Reservation, ...]]) -> None:
         await self._cache.put([reservation for order in orders for reservation in order])
+
+    async def _forget_orders(self, orders: Sequence[tuple[Reservation, ...]]) -> None:
+        await self._forget([reservation for order in orders for reservation in order])
 
     async def _forget(self, reservations: Sequence[Reservation]) -> None:
         await self._cache.forget([reservation.reservation_id for reservation in reservations])
@@ -131,14 +225,25 @@ def _product_id(item: Initialize) -> str:
     return item.product_id
 
 
-def _request_id(item: Add | Order) -> str:
+def _request_id(item: Change | Order) -> str:
     return item.request_id
 
 
-def _reservation_id(item: Settle | _Lookup) -> str:
+def _reservation_id(item: Settle | Extend | _Lookup) -> str:
     return item.reservation_id
+
+
+def _order_id(item: SettleOrder) -> str:
+    return item.order_id
 
 
 def _refusal(item: object, bad: BadItem) -> InventoryError:
     request_id = getattr(item, "request_id", None)
     return InternalError() if request_id is None else refusal(request_id, bad)
+
+
+async def _caught(call: Awaitable[Value]) -> Value | InventoryError:
+    try:
+        return await call
+    except InventoryError as error:
+        return error

@@ -26,3 +26,11 @@ def quoted(text: str) -> str:
 
 def booleans(values: Iterable[bool]) -> str:
     return "{" + ",".join(["t" if value else "f" for value in values]) + "}"
+
+
+def numbered(values: Iterable[str]) -> dict[str, int]:
+    """Number distinct values from 1, as PostgreSQL's arrays are."""
+    numbers: dict[str, int] = {}
+    for value in values:
+        numbers.setdefault(value, len(numbers) + 1)
+    return numbers

@@ -40,6 +40,7 @@ class BadItem(Exception):
     def __init__(self, error: psycopg.Error) -> None:
         super().__init__(str(error))
         self.constraint = error.diag.constraint_name
+        self.detail = error.diag.message_detail
 
 
 class Database:
@@ -81,6 +82,12 @@ class Database:
         if self._checking is not None:
             self._checking.cancel()
         await self._pool.close()
+
+    async def ping(self) -> None:
+        """Make sure that PostgreSQL answers and takes writes; DatabaseUnavailable is raised if not."""
+        ((standby,),) = await self.fetch("SELECT pg_is_in_recovery()")
+        if standby:
+            raise DatabaseUnavailable
 
     async def fetch(self, query: LiteralString, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Run one statement and return its rows.

@@ -17,7 +17,7 @@ from inventory_server.rpc.boundary import SERVICE
 
 if TYPE_CHECKING:
     from inventory_server.cache import ReservationCache
-    from inventory_server.postgres.repository import Repository
+    from inventory_server.postgres.database import Database
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +29,9 @@ _STATUSES = {True: health_pb2.HealthCheckResponse.SERVING, False: health_pb2.Hea
 class Health:
     """Keeps the four names of the health service up to date."""
 
-    def __init__(self, repository: Repository, cache: ReservationCache, interval: float) -> None:
+    def __init__(self, database: Database, cache: ReservationCache, interval: float) -> None:
         self.servicer = aio.HealthServicer()
-        self._repository = repository
+        self._database = database
         self._cache = cache
         self._interval = interval
         self._known: dict[str, bool] = {}
@@ -54,7 +54,7 @@ class Health:
 
     async def _postgresql_answers(self) -> bool:
         try:
-            await self._repository.ping()
+            await self._database.ping()
         except InventoryError:
             return False
         return True

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
-from inventory_server.domain import Action
 from inventory_server.rpc.wire import answers, requests
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ class InventoryServicer:
         return pb.GetStockResponse(stock=answers.render_stock(stock))
 
     async def AddStock(self, request: pb.AddStockRequest, deadline: float | None) -> pb.AddStockResponse:
-        stock = await self._inventory.add(requests.parse_add(request), deadline)
+        stock = await self._inventory.change(requests.parse_add(request), deadline)
         return pb.AddStockResponse(stock=answers.render_stock(stock))
 
     async def ReserveStock(self, request: pb.ReserveStockRequest, deadline: float | None) -> pb.ReserveStockResponse:
@@ -47,11 +46,21 @@ class InventoryServicer:
     async def ReleaseReservation(
         self, request: pb.ReleaseReservationRequest, deadline: float | None
     ) -> pb.ReleaseReservationResponse:
-        reservation = await self._inventory.settle(requests.parse_settle(request, Action.RELEASE), deadline)
+        reservation = await self._inventory.settle(requests.parse_release(request), deadline)
         return pb.ReleaseReservationResponse(reservation=answers.render_reservation(reservation))
 
     async def DeductReservation(
         self, request: pb.DeductReservationRequest, deadline: float | None
     ) -> pb.DeductReservationResponse:
-        reservation = await self._inventory.settle(requests.parse_settle(request, Action.DEDUCT), deadline)
+        reservation = await self._inventory.settle(requests.parse_deduct(request), deadline)
         return pb.DeductReservationResponse(reservation=answers.render_reservation(reservation))
+
+    async def AdjustStock(self, request: pb.AdjustStockRequest, deadline: float | None) -> pb.AdjustStockResponse:
+        stock = await self._inventory.change(requests.parse_adjust(request), deadline)
+        return pb.AdjustStockResponse(stock=answers.render_stock(stock))
+
+    async def ExtendReservation(
+        self, request: pb.ExtendReservationRequest, deadline: float | None
+    ) -> pb.ExtendReservationResponse:
+        reservation = await self._inventory.extend(requests.parse_extend(request), deadline)
+        return pb.ExtendReservationResponse(reservation=answers.render_reservation(reservation))

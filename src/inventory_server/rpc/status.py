@@ -9,7 +9,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
-from inventory_server.errors import ValidationError
+from inventory_client.proto.inventory.v1.inventory_pb2 import StockShortage
+from inventory_server.errors import InsufficientStock, ProductNotFound, ValidationError
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -35,6 +36,11 @@ def status_of(error: InventoryError) -> Status:
                 ]
             )
         )
+    if isinstance(error, (InsufficientStock, ProductNotFound)):
+        details += [
+            StockShortage(product_id=short.product_id, requested=short.requested, available=short.available)
+            for short in error.shortages
+        ]
     if error.retry_after is not None:
         details.append(RetryInfo(retry_delay=_duration(error.retry_after)))
     return Status(code=error.code.value[0], message=error.sentence, details=[_packed(detail) for detail in details])

@@ -1,13 +1,16 @@
--- Changes available quantities. `products` are distinct; every other array has one element per item.
--- Returns a row per item, in order: its outcome (DONE, REPLAYED, CONFLICT, NOT_FOUND, or LIMIT where the record would
--- hold too much), and the balances after it.
+-- Adds to and takes from available quantities. `products` are distinct; every other array has one element per item;
+-- `expected` holds the versions that the records must have, or nulls.
+-- Returns a row per item, in order: its outcome (DONE, REPLAYED, CONFLICT, NOT_FOUND, VERSION where the record has
+-- another version, SHORT where too little is available, LIMIT where the record would hold too much), and the balances
+-- after it, or as they are where it is refused.
 CREATE OR REPLACE FUNCTION inventory_change_v1(
-    products text[], item_product int[], kinds text[], deltas bigint[], reasons text[], requests uuid[],
-    stock_max bigint
+    products text[], item_product int[], kinds text[], deltas bigint[], reasons text[], expected bigint[],
+    requests uuid[], stock_max bigint
 )
 RETURNS TABLE (outcome text, available bigint, reserved bigint, version bigint, created_us bigint, updated_us bigint)
 LANGUAGE plpgsql
 SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -39,10 +42,10 @@ BEGIN
     FOR earlier IN
         SELECT i.no, m.available_after, m.reserved_after, m.version, m.occurred_at,
                m.product_id = products[i.product] AND m.kind = i.kind AND m.available_delta = i.delta
-               AND m.reason IS NOT DISTINCT FROM i.reason AS same
+               AND m.reason IS NOT DISTINCT FROM i.reason AND (i.expected IS NULL OR m.version = i.expected + 1) AS same
         FROM inventory_movements m
-        JOIN unnest(requests, item_product, kinds, deltas, reasons)
-             WITH ORDINALITY AS i (request_id, product, kind, delta, reason, no) USING (request_id)
+        JOIN unnest(requests, item_product, kinds, deltas, reasons, expected)
+             WITH ORDINALITY AS i (request_id, product, kind, delta, reason, expected, no) USING (request_id)
         WHERE m.request_id = ANY (requests) AND m.line = 0
     LOOP
         outcomes[earlier.no] := CASE WHEN earlier.same THEN 'REPLAYED' ELSE 'CONFLICT' END;
@@ -55,19 +58,20 @@ BEGIN
     FOR item IN 1 .. items LOOP
         p := item_product[item];
         IF outcomes[item] IS NULL THEN
-            IF balances[p] IS NULL THEN
-                outcomes[item] := 'NOT_FOUND';
-            ELSIF balances[p] + held[p] + deltas[item] > stock_max THEN
-                outcomes[item] := 'LIMIT';
-            ELSE
+            outcomes[item] := CASE
+                WHEN versions[p] IS NULL THEN 'NOT_FOUND'
+                WHEN versions[p] <> expected[item] THEN 'VERSION'
+                WHEN balances[p] + deltas[item] < 0 THEN 'SHORT'
+                WHEN balances[p] + held[p] + deltas[item] > stock_max THEN 'LIMIT'
+                ELSE 'DONE' END;
+            IF outcomes[item] = 'DONE' THEN
                 balances[p] := balances[p] + deltas[item];
                 versions[p] := versions[p] + 1;
-                outcomes[item] := 'DONE';
                 updateds[item] := moment;
-                avails[item] := balances[p];
-                reserveds[item] := held[p];
-                numbers[item] := versions[p];
             END IF;
+            avails[item] := balances[p];
+            reserveds[item] := held[p];
+            numbers[item] := versions[p];
         END IF;
     END LOOP;
 

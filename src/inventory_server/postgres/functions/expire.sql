@@ -5,6 +5,7 @@ CREATE OR REPLACE FUNCTION inventory_expire_v1(holds_max int)
 RETURNS TABLE (outcome text, reservation_id uuid, product_id text, quantity bigint, reserved bigint)
 LANGUAGE plpgsql
 SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -32,7 +33,7 @@ BEGIN
     FROM ROWS FROM (inventory_settle_v1(
         due, array_fill('EXPIRE'::text, ARRAY[cardinality(due)]), array_fill(NULL::uuid, ARRAY[cardinality(due)])
     )) WITH ORDINALITY AS s (outcome, product_id, order_id, quantity, status, release_reason, expires_us, created_us,
-        updated_us, reserved, no);
+        updated_us, available, reserved, no);
 
     UPDATE inventory_reservations r SET tidy_at = clock_timestamp() + interval '1 minute'
     FROM unnest(due, outcomes) AS c (reservation_id, outcome)

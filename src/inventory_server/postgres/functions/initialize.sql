@@ -5,6 +5,7 @@ CREATE OR REPLACE FUNCTION inventory_initialize_v1(products text[], quantities b
 RETURNS TABLE (outcome text, available bigint, reserved bigint, version bigint, created_us bigint, updated_us bigint)
 LANGUAGE plpgsql
 SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE

@@ -2,15 +2,18 @@
 --
 -- `products` are distinct. Every other array has one element per line; the lines of one order stand together, and
 -- `line_last` gives the number of the last one. A hold's id derives from its request's, so that a replay is found by
--- it. Returns a row per line, in order: its outcome (RESERVED, REPLAYED, CONFLICT, NOT_FOUND, SHORT, or BUSY where
--- expired holds that would do are locked by somebody else), the units available, and when the hold was made and how
--- long it lasts.
+-- it. Returns a row per line, in order: its outcome (RESERVED, REPLAYED, CONFLICT or REFUSED), when the hold was made
+-- and how long it lasts, and for an order that was refused the units of the line's product that are available (null
+-- where there is no record) and those of expired holds that somebody else has locked just now.
 CREATE OR REPLACE FUNCTION inventory_reserve_v1(
     products text[], line_last int[], line_product int[], line_order_id text[], line_quantity bigint[],
     line_ttl_us bigint[], line_ttl_given boolean[], line_reservation uuid[], line_request uuid[], line_no int[]
-) RETURNS TABLE (outcome text, available bigint, created_us bigint, ttl_us bigint)
+) RETURNS TABLE (outcome text, available bigint, locked bigint, created_us bigint, ttl_us bigint)
 LANGUAGE plpgsql
+-- What is looked up by key stays looked up by key, however small the tables were when a session first planned it; and
+-- to plan anew for every batch would cost as much as to run it.
 SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -20,11 +23,12 @@ DECLARE
     balances    bigint[];  -- available, by product
     held        bigint[];  -- reserved, by product
     versions    bigint[];
-    tidied      bigint[] := array_fill(NULL::bigint, ARRAY[cardinality(products)]);  -- units locked elsewhere
+    tidied      bigint[] := array_fill(NULL::bigint, ARRAY[cardinality(products)]);  -- units locked, once looked at
     outcomes    text[]   := array_fill(NULL::text, ARRAY[cardinality(line_product)]);
     avails      bigint[] := array_fill(NULL::bigint, ARRAY[cardinality(line_product)]);
     reserveds   bigint[] := avails;
     numbers     bigint[] := avails;
+    lockeds     bigint[] := avails;
     createds    bigint[];
     ttls        bigint[] := line_ttl_us;
     earlier     record;
@@ -90,9 +94,6 @@ BEGIN
                     numbers[line] := versions[p];
                 ELSE
                     refused := true;
-                    avails[line] := balances[p];
-                    outcomes[line] := CASE WHEN balances[p] IS NULL THEN 'NOT_FOUND'
-                        WHEN balances[p] + tidied[p] >= quantity THEN 'BUSY' ELSE 'SHORT' END;
                 END IF;
             END LOOP;
             IF refused THEN
@@ -102,8 +103,12 @@ BEGIN
                         balances[p] := balances[p] + line_quantity[line];
                         held[p] := held[p] - line_quantity[line];
                         versions[p] := versions[p] - 1;
-                        outcomes[line] := 'FITS';
                     END IF;
+                END LOOP;
+                FOR line IN first_line .. last_line LOOP
+                    outcomes[line] := 'REFUSED';
+                    avails[line] := balances[line_product[line]];
+                    lockeds[line] := coalesce(tidied[line_product[line]], 0);
                 END LOOP;
             END IF;
         END IF;
@@ -132,6 +137,6 @@ BEGIN
         AS l (outcome, product, version, quantity, available, reserved, request_id, no, reservation_id, order_id)
     WHERE l.outcome = 'RESERVED';
 
-    RETURN QUERY SELECT * FROM unnest(outcomes, avails, createds, ttls);
+    RETURN QUERY SELECT * FROM unnest(outcomes, avails, lockeds, createds, ttls);
 END
 $$;

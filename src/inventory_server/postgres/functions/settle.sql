@@ -1,18 +1,22 @@
--- Ends holds: each item RELEASEs, DEDUCTs or EXPIREs one. `holds` are distinct, and `actions` and `requests` go with
--- them. Locks the holds in the order of their ids, then their stock rows in the order of the products.
+-- Ends holds: each item RELEASEs, DEDUCTs, EXPIREs or REACQUIREs one (deducts it, from the available quantity where
+-- it has expired). `holds` are distinct; `actions`, `requests` and `lines`, which number the holds of one request, go
+-- with them. Locks the holds in the order of their ids, then their stock rows in the order of the products; a caller
+-- that has locked both already passes the moment at which it looked at them.
 --
 -- Returns a row per item, in order: its outcome (DONE, REPLAYED, CONFLICT, NOT_FOUND, RELEASED or DEDUCTED where it
--- was so already, INCONSISTENT where the stock row holds too little), the hold as it is now, and the stock row's
--- reserved quantity where that is inconsistent. A hold that has expired is released, whatever was asked.
-CREATE OR REPLACE FUNCTION inventory_settle_v1(holds uuid[], actions text[], requests uuid[])
+-- was so already, SHORT where too little is available, INCONSISTENT where the stock row holds too little), the hold as
+-- it is now, and the balances where they are what is wrong. A hold that has expired is released, unless reacquired.
+CREATE OR REPLACE FUNCTION inventory_settle_v1(
+    holds uuid[], actions text[], requests uuid[], lines int[] DEFAULT NULL, moment timestamptz DEFAULT NULL
+)
 RETURNS TABLE (outcome text, product_id text, order_id text, quantity bigint, status text, release_reason text,
-    expires_us bigint, created_us bigint, updated_us bigint, reserved bigint)
+    expires_us bigint, created_us bigint, updated_us bigint, available bigint, reserved bigint)
 LANGUAGE plpgsql
 SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
-    moment     timestamptz;
     items      int := cardinality(holds);
     owners     text[];         -- product, by item
     orders     text[];
@@ -65,22 +69,20 @@ BEGIN
     ) s USING (product_id);
 
     -- The clock is read under the locks: a wait for them must not carry a hold past its expiry.
-    moment := clock_timestamp();
+    moment := coalesce(moment, clock_timestamp());
 
     FOR item IN 1 .. items LOOP
         p := places[item];
         IF statuses[item] IS NULL THEN
             outcomes[item] := 'NOT_FOUND';
         ELSIF statuses[item] = 'RESERVED' THEN
-            kind := CASE WHEN expiries[item] <= moment THEN 'EXPIRE' ELSE actions[item] END;
+            kind := CASE WHEN actions[item] = 'REACQUIRE' THEN 'DEDUCT'
+                WHEN expiries[item] <= moment THEN 'EXPIRE' ELSE actions[item] END;
             IF held[p] IS NULL OR held[p] < quantities[item] THEN
                 outcomes[item] := 'INCONSISTENT';
                 reserveds[item] := coalesce(held[p], 0);
             ELSE
                 held[p] := held[p] - quantities[item];
-                versions[p] := versions[p] + 1;
-                kinds[item] := kind;
-                updateds[item] := moment;
                 IF kind = 'DEDUCT' THEN
                     statuses[item] := 'DEDUCTED';
                 ELSE
@@ -88,17 +90,34 @@ BEGIN
                     statuses[item] := 'RELEASED';
                     reasons[item] := CASE kind WHEN 'EXPIRE' THEN 'EXPIRED' ELSE 'REQUESTED' END;
                 END IF;
-                enders[item] := CASE WHEN kind <> 'EXPIRE' THEN requests[item] END;
-                outcomes[item] := CASE WHEN kind = actions[item] THEN 'DONE' ELSE 'RELEASED' END;
-                avails[item] := balances[p];
-                reserveds[item] := held[p];
-                numbers[item] := versions[p];
+                outcomes[item] := CASE WHEN kind = 'EXPIRE' AND actions[item] <> 'EXPIRE' THEN 'RELEASED'
+                    ELSE 'DONE' END;
+                kinds[item] := kind;
             END IF;
-        ELSIF enders[item] = requests[item] THEN
-            outcomes[item] := CASE WHEN (actions[item] = 'DEDUCT') = (statuses[item] = 'DEDUCTED')
+        ELSIF enders[item] = requests[item] AND reasons[item] IS DISTINCT FROM 'EXPIRED' THEN
+            outcomes[item] := CASE WHEN (actions[item] IN ('DEDUCT', 'REACQUIRE')) = (statuses[item] = 'DEDUCTED')
                 THEN 'REPLAYED' ELSE 'CONFLICT' END;
+        ELSIF actions[item] = 'REACQUIRE' AND reasons[item] = 'EXPIRED' THEN
+            IF balances[p] >= quantities[item] THEN
+                balances[p] := balances[p] - quantities[item];
+                statuses[item] := 'DEDUCTED';
+                reasons[item] := NULL;
+                outcomes[item] := 'DONE';
+                kinds[item] := 'REACQUIRE';
+            ELSE
+                outcomes[item] := 'SHORT';
+                avails[item] := balances[p];
+            END IF;
         ELSE
             outcomes[item] := statuses[item];
+        END IF;
+        IF kinds[item] IS NOT NULL THEN
+            versions[p] := versions[p] + 1;
+            updateds[item] := moment;
+            enders[item] := requests[item];
+            avails[item] := balances[p];
+            reserveds[item] := held[p];
+            numbers[item] := versions[p];
         END IF;
     END LOOP;
 
@@ -114,16 +133,20 @@ BEGIN
 
     INSERT INTO inventory_movements (product_id, version, kind, available_delta, reserved_delta, available_after,
         reserved_after, request_id, line, reservation_id, order_id, occurred_at)
-    SELECT c.product_id, c.version, c.kind, CASE c.kind WHEN 'DEDUCT' THEN 0 ELSE c.quantity END, -c.quantity,
-        c.available, c.reserved, c.ended_by, 0, c.reservation_id, c.order_id, moment
-    FROM unnest(holds, kinds, owners, orders, quantities, avails, reserveds, numbers, enders)
-        AS c (reservation_id, kind, product_id, order_id, quantity, available, reserved, version, ended_by)
+    SELECT c.product_id, c.version, c.kind,
+        CASE c.kind WHEN 'DEDUCT' THEN 0 WHEN 'REACQUIRE' THEN -c.quantity ELSE c.quantity END,
+        CASE c.kind WHEN 'REACQUIRE' THEN 0 ELSE -c.quantity END,
+        c.available, c.reserved, CASE WHEN c.kind <> 'EXPIRE' THEN c.request_id END, coalesce(c.line, 0),
+        c.reservation_id, c.order_id, moment
+    FROM unnest(holds, kinds, owners, orders, quantities, avails, reserveds, numbers, requests, lines)
+        AS c (reservation_id, kind, product_id, order_id, quantity, available, reserved, version, request_id, line)
     WHERE c.kind IS NOT NULL;
 
     RETURN QUERY
     SELECT c.outcome, c.product_id, c.order_id, c.quantity, c.status, c.reason, inventory_micros_v1(c.expires_at),
-        inventory_micros_v1(c.created_at), inventory_micros_v1(c.updated_at), c.reserved
-    FROM unnest(outcomes, owners, orders, quantities, statuses, reasons, expiries, createds, updateds, reserveds)
-        AS c (outcome, product_id, order_id, quantity, status, reason, expires_at, created_at, updated_at, reserved);
+        inventory_micros_v1(c.created_at), inventory_micros_v1(c.updated_at), c.available, c.reserved
+    FROM unnest(outcomes, owners, orders, quantities, statuses, reasons, expiries, createds, updateds, avails, reserveds)
+        AS c (outcome, product_id, order_id, quantity, status, reason, expires_at, created_at, updated_at, available,
+            reserved);
 END
 $$;

@@ -6,6 +6,7 @@ CREATE OR REPLACE FUNCTION inventory_take_back_v1(
 )
 LANGUAGE plpgsql
 SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
 AS $$
 BEGIN
     WITH expired AS MATERIALIZED (

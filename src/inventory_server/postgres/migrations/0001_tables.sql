@@ -52,6 +52,9 @@ CREATE INDEX inventory_reservations_due ON inventory_reservations (tidy_at) WHER
 CREATE INDEX inventory_reservations_expired ON inventory_reservations (product_id, expires_at)
     WHERE status = 'RESERVED';
 
+-- Serves the holds of an order: to end them together, and to list them by id.
+CREATE INDEX inventory_reservations_order ON inventory_reservations (order_id, reservation_id);
+
 CREATE TABLE inventory_movements (
     product_id      text COLLATE "C" NOT NULL,
     -- The version of the stock record that this movement made: 1, 2, 3 … without a gap.
@@ -67,13 +70,16 @@ CREATE TABLE inventory_movements (
     reservation_id  uuid,
     order_id        text COLLATE "C",
     reason          text,
+    -- The hold's new expiry, for an EXTEND.
+    expires_at      timestamptz,
     occurred_at     timestamptz NOT NULL,
     -- Orders movements of different products: a reader takes those whose transaction is below its snapshot's xmin.
     transaction_id  xid8 NOT NULL DEFAULT pg_current_xact_id(),
     -- Serves the ledger of one product, and proves that no movement is lost or doubled.
     CONSTRAINT inventory_movements_pkey PRIMARY KEY (product_id, version),
     CONSTRAINT inventory_movements_kind_known
-        CHECK (kind IN ('INITIALIZE', 'ADD', 'RESERVE', 'RELEASE', 'EXPIRE', 'DEDUCT'))
+        CHECK (kind IN ('INITIALIZE', 'ADD', 'ADJUST', 'RESERVE', 'EXTEND', 'RELEASE', 'EXPIRE', 'DEDUCT', 'REACQUIRE',
+            'CARRY_FORWARD'))
 );
 
 -- Serves replays of stock changes, and refuses a request id that already made another movement.

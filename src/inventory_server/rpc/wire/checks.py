@@ -45,9 +45,13 @@ class Checks:
         elif not text.isprintable() and _CONTROL.search(text):
             self.bad(field, "must not contain control characters")
 
-    def quantity(self, quantity: int, least: int = 1) -> None:
+    def quantity(self, quantity: int, least: int = 1, field: str = "quantity") -> None:
         if not least <= quantity <= QUANTITY_MAX:
-            self.bad("quantity", f"must be {least} to {QUANTITY_MAX}, not {quantity}", "INVALID_QUANTITY")
+            self.bad(field, f"must be {least} to {QUANTITY_MAX}, not {quantity}", "INVALID_QUANTITY")
+
+    def count(self, field: str, count: int, most: int) -> None:
+        if not 1 <= count <= most:
+            self.bad(field, f"must be 1 to {most} in number, not {count}")
 
     def request_id(self, text: str) -> str:
         """Check a request id, or make one up."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from inventory_server.domain import Action, Add, Initialize, Order, Reserve, Settle
+from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
+from inventory_server.domain import Action, Change, Extend, Initialize, Order, Reserve, Settle
 from inventory_server.rpc.wire.checks import Checks
 
-if TYPE_CHECKING:
-    from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
+_ADJUSTMENTS = {value: name.removeprefix("ADJUSTMENT_REASON_") for name, value in pb.AdjustmentReason.items() if value}
+_DEDUCTS: dict[int, Action] = {
+    pb.LATE_POLICY_UNSPECIFIED: Action.DEDUCT,
+    pb.LATE_POLICY_STRICT: Action.DEDUCT,
+    pb.LATE_POLICY_REACQUIRE: Action.REACQUIRE,
+}
 
 
 def parse_initialize(request: pb.InitializeStockRequest) -> Initialize:
@@ -30,14 +33,42 @@ def parse_product(request: pb.GetStockRequest) -> str:
     return request.product_id
 
 
-def parse_add(request: pb.AddStockRequest) -> Add:
+def parse_add(request: pb.AddStockRequest) -> Change:
     checks = Checks()
     checks.identifier("product_id", request.product_id, "INVALID_PRODUCT_ID")
     checks.quantity(request.quantity)
     checks.text("reason", request.reason)
     request_id = checks.request_id(request.request_id)
     checks.finish()
-    return Add(request.product_id, request.quantity, request_id, request.reason)
+    return Change(request.product_id, "ADD", request.quantity, request.reason, None, request_id)
+
+
+def parse_adjust(request: pb.AdjustStockRequest) -> Change:
+    checks = Checks()
+    checks.identifier("product_id", request.product_id, "INVALID_PRODUCT_ID")
+    checks.quantity(abs(request.delta), field="delta")
+    reason = _ADJUSTMENTS.get(request.reason, "")
+    if not reason:
+        checks.bad("reason", "must be one of " + ", ".join(_ADJUSTMENTS.values()))
+    expected = request.expected_version if request.HasField("expected_version") else None
+    if expected is not None and expected < 1:
+        checks.bad("expected_version", f"must be at least 1, not {expected}")
+    request_id = checks.request_id(request.request_id)
+    checks.finish()
+    return Change(request.product_id, "ADJUST", request.delta, reason, expected, request_id)
+
+
+def parse_extend(request: pb.ExtendReservationRequest) -> Extend:
+    checks = Checks()
+    reservation_id = checks.reservation_id(request.reservation_id)
+    ttl_us = 0
+    if request.HasField("ttl"):
+        ttl_us = checks.ttl(request.ttl)
+    else:
+        checks.bad("ttl", "is missing")
+    request_id = checks.request_id(request.request_id)
+    checks.finish()
+    return Extend(reservation_id, ttl_us, request_id)
 
 
 def parse_reserve(request: pb.ReserveStockRequest, ttl_us_default: int) -> Order:
@@ -61,9 +92,24 @@ def parse_reservation(request: pb.GetReservationRequest) -> str:
     return reservation_id
 
 
-def parse_settle(request: pb.ReleaseReservationRequest | pb.DeductReservationRequest, action: Action) -> Settle:
+def parse_release(request: pb.ReleaseReservationRequest) -> Settle:
     checks = Checks()
     reservation_id = checks.reservation_id(request.reservation_id)
     request_id = checks.request_id(request.request_id)
     checks.finish()
+    return Settle(reservation_id, Action.RELEASE, request_id)
+
+
+def parse_deduct(request: pb.DeductReservationRequest) -> Settle:
+    checks = Checks()
+    reservation_id = checks.reservation_id(request.reservation_id)
+    action = deduct_action(checks, request.late_policy)
+    request_id = checks.request_id(request.request_id)
+    checks.finish()
     return Settle(reservation_id, action, request_id)
+
+
+def deduct_action(checks: Checks, late_policy: int) -> Action:
+    if late_policy not in _DEDUCTS:
+        checks.bad("late_policy", "must be STRICT or REACQUIRE")
+    return _DEDUCTS.get(late_policy, Action.DEDUCT)

@@ -1,0 +1,252 @@
+"""The holds: a batch in, one statement, as many outcomes out, in the same order.
+
+An outcome is a value or the error that its request gets; one bad item never hurts its neighbours.
+"""
+
+from __future__ import annotations
+
+import json
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
+
+from inventory_server import errors
+from inventory_server.domain import Reservation, ReservationStatus
+from inventory_server.postgres.arrays import booleans, numbered, plain, texts
+from inventory_server.postgres.queries import query
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from inventory_server.domain import Extend, Order, Reserve, Settle, SettleOrder
+    from inventory_server.postgres.database import BadItem, Database
+
+_RESERVE = query("reserve")
+_SETTLE = query("settle")
+_SETTLE_ORDERS = query("settle_orders")
+_EXTEND = query("extend")
+_EXPIRE = query("expire")
+_TIDY = query("tidy")
+_RESERVATIONS = query("reservations")
+
+_REQUEST_ID_CONSTRAINTS = frozenset({"inventory_movements_request_id", "inventory_reservations_pkey"})
+
+
+class StockBusy(errors.InsufficientStock):
+    """Expired units that would do are being tidied up by somebody else at this moment: ask again."""
+
+
+class Expired(NamedTuple):
+    """A hold that the worker looked at; `reserved` tells the stock row's quantity where that is inconsistent."""
+
+    reservation_id: str
+    product_id: str
+    quantity: int
+    reserved: int | None
+
+
+class HoldRepository:
+    """Operations on holds; each raises DatabaseUnavailable, or BadItem where a value of the batch is to blame."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def reserve(self, orders: Sequence[Order]) -> list[tuple[Reservation, ...] | errors.InventoryError]:
+        """Make holds, all of an order or none; the request ids of one batch are distinct."""
+        lines = [line for order in orders for line in order.lines]
+        rows = await self._database.fetch(_RESERVE, _reserve_parameters(orders, lines))
+        outcomes: list[tuple[Reservation, ...] | errors.InventoryError] = []
+        at = 0
+        for order in orders:
+            end = at + len(order.lines)
+            outcomes.append(_reserved(order, rows[at:end]))
+            at = end
+        return outcomes
+
+    async def settle(self, items: Sequence[Settle]) -> list[Reservation | errors.InventoryError]:
+        """End holds; the reservations of one batch are distinct."""
+        rows = await self._database.fetch(
+            _SETTLE,
+            (
+                plain([item.reservation_id for item in items]),
+                plain([item.action for item in items]),
+                plain([item.request_id for item in items]),
+            ),
+        )
+        return [_settled(item, *row) for item, row in zip(items, rows, strict=True)]
+
+    async def settle_orders(
+        self, items: Sequence[SettleOrder]
+    ) -> list[tuple[Reservation, ...] | errors.InventoryError]:
+        """End the holds of orders, all of an order or none; the orders of one batch are distinct."""
+        rows = await self._database.fetch(
+            _SETTLE_ORDERS,
+            (
+                texts(item.order_id for item in items),
+                plain(item.action for item in items),
+                plain(item.request_id for item in items),
+            ),
+        )
+        by_order = {number: [row[1:] for row in group] for number, group in groupby(rows, key=lambda row: row[0])}
+        return [_order_settled(item, by_order[number]) for number, item in enumerate(items, start=1)]
+
+    async def extend(self, items: Sequence[Extend], life_max_us: int) -> list[Reservation | errors.InventoryError]:
+        """Give holds more time; the reservations of one batch are distinct."""
+        rows = await self._database.fetch(
+            _EXTEND,
+            (
+                plain(item.reservation_id for item in items),
+                plain(item.ttl_us for item in items),
+                # What was asked for, so that a replay can be told from another request.
+                texts(f"ttl {item.ttl_us / 1e6:g} s" for item in items),
+                plain(item.request_id for item in items),
+                life_max_us,
+            ),
+        )
+        return [_settled(item, *row, None, None) for item, row in zip(items, rows, strict=True)]
+
+    async def read(
+        self, reservation_ids: Sequence[str], copies: Mapping[str, Reservation]
+    ) -> list[Reservation | errors.InventoryError]:
+        """Read holds, distinct ones; `copies` may be wrong or stale, which only costs the reading of the row."""
+        known = [copies.get(reservation_id, _NOTHING) for reservation_id in reservation_ids]
+        rows = await self._database.fetch(
+            _RESERVATIONS,
+            (
+                plain(reservation_ids),
+                texts(copy.product_id for copy in known),
+                texts(copy.order_id for copy in known),
+                plain(copy.quantity for copy in known),
+                plain(copy.expires_at_us for copy in known),
+                plain(copy.created_at_us for copy in known),
+                plain(copy.updated_at_us for copy in known),
+            ),
+        )
+        found = {row[0]: copies[row[0]] if row[1] is None else Reservation(*row) for row in rows}
+        return [found.get(key) or errors.ReservationNotFound(key) for key in reservation_ids]
+
+    async def expire(self, holds_max: int) -> list[Expired]:
+        """Release holds that have expired, oldest first, and tell of each one looked at."""
+        rows = await self._database.fetch(_EXPIRE, (holds_max,))
+        return [
+            Expired(reservation_id, product_id, quantity, reserved if outcome == "INCONSISTENT" else None)
+            for outcome, reservation_id, product_id, quantity, reserved in rows
+        ]
+
+    async def tidy(self, product_id: str) -> None:
+        """Take back the expired holds of a product that somebody wants now."""
+        await self._database.fetch(_TIDY, (texts([product_id]),))
+
+
+def refusal(request_id: str, bad: BadItem) -> errors.InventoryError:
+    """Tell what the item that PostgreSQL refused did wrong."""
+    if bad.constraint in _REQUEST_ID_CONSTRAINTS:
+        return errors.RequestIdConflict(request_id)
+    if bad.constraint == "inventory_order_consistent":
+        return errors.InvalidStockState(*json.loads(bad.detail or "[]"))
+    return errors.InternalError()
+
+
+_NOTHING = Reservation("", "", "", 0, "", None, 0, 0, 0)
+
+
+def _reserve_parameters(orders: Sequence[Order], lines: Sequence[Reserve]) -> tuple[str, ...]:
+    products = numbered(line.product_id for line in lines)
+    last: list[int] = []
+    requests: list[str] = []
+    for order in orders:
+        count = len(order.lines)
+        last += [len(last) + count] * count
+        requests += [order.request_id] * count
+    return (
+        texts(products),
+        plain(last),
+        plain([products[line.product_id] for line in lines]),
+        texts([line.order_id for line in lines]),
+        plain([line.quantity for line in lines]),
+        plain([line.ttl_us for line in lines]),
+        booleans([line.ttl_given for line in lines]),
+        plain([line.reservation_id for line in lines]),
+        plain(requests),
+        plain([number for order in orders for number in range(len(order.lines))]),
+    )
+
+
+def _reserved(order: Order, rows: list[tuple[Any, ...]]) -> tuple[Reservation, ...] | errors.InventoryError:
+    if rows[0][0] == "REFUSED":
+        return _short(order, rows)
+    if rows[0][0] == "CONFLICT":
+        return errors.RequestIdConflict(order.request_id)
+    return tuple(
+        [
+            Reservation(
+                line.reservation_id,
+                line.product_id,
+                line.order_id,
+                line.quantity,
+                ReservationStatus.RESERVED,
+                None,
+                created_us + ttl_us,
+                created_us,
+                created_us,
+            )
+            for line, (_, _, _, created_us, ttl_us) in zip(order.lines, rows, strict=True)
+        ]
+    )
+
+
+def _short(order: Order, rows: list[tuple[Any, ...]]) -> errors.InventoryError:
+    """Tell of every product that is short or unknown; lines of one product count together."""
+    requested: dict[str, int] = {}
+    for line in order.lines:
+        requested[line.product_id] = requested.get(line.product_id, 0) + line.quantity
+    found = {line.product_id: row[1:3] for line, row in zip(order.lines, rows, strict=True)}
+    lacking = {
+        product_id: errors.Shortage(product_id, requested[product_id], available)
+        for product_id, (available, _) in found.items()
+        if available is None or available < requested[product_id]
+    }
+    shortages = tuple(lacking.values()) if len(order.lines) > 1 else ()
+    for short in lacking.values():
+        if short.available is not None:
+            busy = all(
+                each.available is not None and each.available + found[each.product_id][1] >= each.requested
+                for each in lacking.values()
+            )
+            kind = StockBusy if busy else errors.InsufficientStock
+            return kind(short.product_id, short.requested, short.available, shortages)
+    return errors.ProductNotFound(next(iter(lacking)), shortages)
+
+
+def _settled(item: Settle | Extend, outcome: str, *row: Any) -> Reservation | errors.InventoryError:
+    product_id, _, quantity, _, release_reason, *_, available, reserved = row
+    match outcome:
+        case "DONE" | "REPLAYED":
+            return Reservation(item.reservation_id, *row[:-2])
+        case "NOT_FOUND":
+            return errors.ReservationNotFound(item.reservation_id)
+        case "RELEASED":
+            return errors.ReservationAlreadyReleased(item.reservation_id, release_reason)
+        case "DEDUCTED":
+            return errors.ReservationAlreadyDeducted(item.reservation_id)
+        case "SHORT":
+            return errors.InsufficientStock(product_id, quantity, available)
+        case "INCONSISTENT":
+            return errors.InvalidStockState(item.reservation_id, product_id, quantity, reserved)
+        case _:
+            return errors.RequestIdConflict(item.request_id)
+
+
+def _order_settled(item: SettleOrder, rows: list[tuple[Any, ...]]) -> tuple[Reservation, ...] | errors.InventoryError:
+    outcome, reservation_id, *_ = rows[0]
+    match outcome:
+        case "DONE" | "REPLAYED":
+            return tuple(Reservation(*row[1:]) for row in rows)
+        case "NOT_FOUND":
+            return errors.ReservationNotFound.of_order(item.order_id)
+        case "RELEASED":
+            return errors.ReservationAlreadyReleased(reservation_id, rows[0][6])
+        case "DEDUCTED":
+            return errors.ReservationAlreadyDeducted(reservation_id)
+        case _:
+            return errors.RequestIdConflict(item.request_id)
