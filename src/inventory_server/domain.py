@@ -66,6 +66,23 @@ class Reservation(NamedTuple):
     updated_at_us: int
 
 
+class Movement(NamedTuple):
+    """One change of one product's balances, as the ledger tells it."""
+
+    product_id: str
+    version: int
+    kind: str
+    available_delta: int
+    reserved_delta: int
+    available_after: int
+    reserved_after: int
+    request_id: str | None
+    reservation_id: str | None
+    order_id: str | None
+    reason: str | None
+    occurred_at_us: int
+
+
 class Initialize(NamedTuple):
     """A record to create."""
 
