@@ -1,8 +1,8 @@
 """The typed client of the inventory reservation service."""
 
 from inventory_client import errors as _errors
-from inventory_client.aio import AsyncHold, AsyncInventoryClient
-from inventory_client.client import Hold, InventoryClient
+from inventory_client.aio import AsyncInventoryClient
+from inventory_client.client import InventoryClient
 from inventory_client.config import ClientConfig, RetryPolicy, Tls
 from inventory_client.errors import (
     Cancelled,
@@ -31,17 +31,39 @@ from inventory_client.errors import (
     ValidationError,
     VersionMismatch,
 )
-from inventory_client.models import InitializeResult, ReleaseReason, Reservation, ReservationStatus, Stock
+from inventory_client.hold import AsyncHold, Hold
+from inventory_client.ledger import HoldSummary, LowStock, Movement, MovementKind, StockEvent, StockExplanation
+from inventory_client.listing import AsyncListing, Listing
+from inventory_client.models import (
+    AdjustmentReason,
+    InitializeResult,
+    LatePolicy,
+    OrderLine,
+    Page,
+    ReleaseReason,
+    Reservation,
+    ReservationStatus,
+    ReserveItem,
+    SettleItem,
+    SettlementAction,
+    Stock,
+    StockShortage,
+)
+from inventory_client.watch import AsyncStockWatch, StockWatch
 
 __all__ = [
+    "AdjustmentReason",
     "AsyncHold",
     "AsyncInventoryClient",
+    "AsyncListing",
+    "AsyncStockWatch",
     "Cancelled",
     "ClientConfig",
     "DatabaseUnavailable",
     "DeadlineExceeded",
     "FieldViolation",
     "Hold",
+    "HoldSummary",
     "InitializeResult",
     "InsufficientStock",
     "InternalError",
@@ -52,7 +74,14 @@ __all__ = [
     "InvalidStockState",
     "InventoryClient",
     "InventoryError",
+    "LatePolicy",
+    "Listing",
+    "LowStock",
+    "Movement",
+    "MovementKind",
+    "OrderLine",
     "Overloaded",
+    "Page",
     "PermissionDenied",
     "ProductNotFound",
     "ReleaseReason",
@@ -62,9 +91,16 @@ __all__ = [
     "ReservationAlreadyReleased",
     "ReservationNotFound",
     "ReservationStatus",
+    "ReserveItem",
     "RetryPolicy",
     "ServiceUnavailable",
+    "SettleItem",
+    "SettlementAction",
     "Stock",
+    "StockEvent",
+    "StockExplanation",
+    "StockShortage",
+    "StockWatch",
     "Tls",
     "Unauthenticated",
     "UnexpectedError",

@@ -26,6 +26,10 @@ class Rule:
 # Reads change nothing, and a mutation carries a request id under which the server answers a copy with what the first
 # one did: so all of them may be repeated. Five seconds outlast a wait in line for a row lock, and a short restart.
 _SHORT = Rule(timeout=5.0, retried=True)
+# What takes a thousand items, or a product's whole ledger, in one go.
+_LONG = Rule(timeout=15.0, retried=True)
+# A stream has no end: this is how long it may be down until its reader is told.
+_STREAM = Rule(timeout=60.0, retried=True)
 
 RULES: Mapping[str, Rule] = {
     "InitializeStock": _SHORT,
@@ -35,6 +39,19 @@ RULES: Mapping[str, Rule] = {
     "GetReservation": _SHORT,
     "ReleaseReservation": _SHORT,
     "DeductReservation": _SHORT,
+    "ReserveOrder": _SHORT,
+    "ReleaseOrder": _SHORT,
+    "DeductOrder": _SHORT,
+    "ExtendReservation": _SHORT,
+    "BatchReserveStock": _LONG,
+    "BatchSettleReservations": _LONG,
+    "BatchGetStock": _LONG,
+    "AdjustStock": _SHORT,
+    "ListStock": _SHORT,
+    "ListReservations": _SHORT,
+    "ListMovements": _SHORT,
+    "ExplainStock": _LONG,
+    "WatchStock": _STREAM,
 }
 
 

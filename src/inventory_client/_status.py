@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -11,9 +12,11 @@ from grpc import StatusCode
 
 from inventory_client import errors
 from inventory_client.errors import FieldViolation, InventoryError
+from inventory_client.models import StockShortage
+from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     import grpc
 
@@ -91,22 +94,31 @@ def error_from(code: StatusCode, message: str, status: Status) -> InventoryError
         FieldViolation(violation.field, violation.description, violation.reason)
         for violation in _detail(status, BadRequest).field_violations
     )
+    if isinstance(error, (errors.InsufficientStock, errors.ProductNotFound)):
+        error.lines = tuple(_shortage(short) for short in _details(status, pb.StockShortage))
     retry = _detail(status, RetryInfo)
     if retry.HasField("retry_delay"):
         error.retry_after = retry.retry_delay.ToTimedelta()
     return error
 
 
-def _detail(status: Status, kind: type[M]) -> M:
-    """Unpack the first detail of a kind; an empty one where there is none that can be read."""
+def _details(status: Status, kind: type[M]) -> Iterator[M]:
+    """Unpack the details of a kind, apart from those that cannot be read."""
     for packed in status.details:
         message = kind()
-        try:
+        with suppress(DecodeError):
             if packed.Unpack(message):
-                return message
-        except DecodeError:
-            continue
-    return kind()
+                yield message
+
+
+def _detail(status: Status, kind: type[M]) -> M:
+    """Unpack the first detail of a kind; an empty one where there is none that can be read."""
+    return next(_details(status, kind), kind())
+
+
+def _shortage(message: pb.StockShortage) -> StockShortage:
+    available = message.available if message.HasField("available") else None
+    return StockShortage(message.product_id, message.requested, available)
 
 
 def _http_status(info: ErrorInfo, cls: type[InventoryError]) -> int:

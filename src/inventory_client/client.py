@@ -5,22 +5,41 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakSet
 
 import grpc
 
-from inventory_client import _calls, _channel
-from inventory_client.errors import ReservationAlreadyDeducted, ReservationAlreadyReleased
-from inventory_client.models import ReservationStatus
+from inventory_client import _bulk, _calls, _channel
+from inventory_client._attempts import Attempts
+from inventory_client._watching import Watching
+from inventory_client.hold import Hold
+from inventory_client.listing import Listing
+from inventory_client.models import LatePolicy
 from inventory_client.proto.inventory.v1.inventory_pb2_grpc import InventoryServiceStub
+from inventory_client.watch import StockWatch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from datetime import timedelta
+    from collections.abc import Iterable, Iterator
+    from datetime import datetime, timedelta
     from typing import Self
     from uuid import UUID
 
     from inventory_client.config import ClientConfig
-    from inventory_client.models import InitializeResult, Reservation, Stock
+    from inventory_client.errors import InventoryError
+    from inventory_client.ledger import Movement, StockExplanation
+    from inventory_client.models import (
+        AdjustmentReason,
+        InitializeResult,
+        OrderLine,
+        Page,
+        Reservation,
+        ReservationStatus,
+        ReserveItem,
+        SettleItem,
+        Stock,
+    )
+    from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
+    from inventory_client.watch import Stream
 
 T = TypeVar("T")
 
@@ -51,10 +70,13 @@ class InventoryClient:
         self._metadata = _channel.metadata(self.config)
         self._owned = channel is None
         self._channel = _channel.open_channel(self.config) if channel is None else channel
+        self._watches: WeakSet[StockWatch] = WeakSet()
         self.stub = InventoryServiceStub(self._channel)
 
     def close(self) -> None:
-        """Close the channel, and with it the calls under way on it. Safe to call twice."""
+        """Close the channel, and with it the calls and the watches under way. Safe to call twice."""
+        for watch in list(self._watches):
+            watch.close()
         if self._owned:
             self._channel.close()
 
@@ -86,6 +108,33 @@ class InventoryClient:
         """Add units to the available quantity; the reason is for the ledger."""
         return self._run(_calls.add_stock(product_id, quantity, reason, request_id), timeout)
 
+    def adjust_stock(
+        self,
+        product_id: str,
+        delta: int,
+        reason: AdjustmentReason,
+        *,
+        expected_version: int | None = None,
+        request_id: str | UUID | None = None,
+        timeout: float | None = None,
+    ) -> Stock:
+        """Correct the available quantity by `delta` units, never below zero (InsufficientStock).
+
+        With `expected_version`, only where the record still has it (VersionMismatch).
+        """
+        return self._run(_calls.adjust_stock(product_id, delta, reason, expected_version, request_id), timeout)
+
+    def explain_stock(
+        self,
+        product_id: str,
+        *,
+        at: datetime | None = None,
+        movements_max: int | None = None,
+        timeout: float | None = None,
+    ) -> StockExplanation:
+        """Tell why a product has the balances it has, or had at a moment (a datetime with a time zone)."""
+        return self._run(_calls.explain_stock(product_id, at, movements_max), timeout)
+
     def reserve_stock(
         self,
         product_id: str,
@@ -93,11 +142,16 @@ class InventoryClient:
         quantity: int,
         *,
         ttl: timedelta | None = None,
+        wait: timedelta | None = None,
         request_id: str | UUID | None = None,
         timeout: float | None = None,
     ) -> Reservation:
-        """Hold units for an order, for `ttl` (1 s to 24 h) or as long as the server does by default."""
-        return self._run(_calls.reserve_stock(product_id, order_id, quantity, ttl, request_id), timeout)
+        """Hold units for an order, for `ttl` (1 s to 24 h) or as long as the server does by default.
+
+        With `wait` (up to 30 s) a request that falls short waits for units to come back; the deadline grows by it,
+        unless it is a `timeout` of this call.
+        """
+        return self._run(_calls.reserve_stock(product_id, order_id, quantity, ttl, wait, request_id), timeout)
 
     def get_reservation(self, reservation_id: str, *, timeout: float | None = None) -> Reservation:
         """Read a hold; one past its `expires_at` reads RELEASED."""
@@ -110,10 +164,131 @@ class InventoryClient:
         return self._run(_calls.release_reservation(reservation_id, request_id), timeout)
 
     def deduct_reservation(
-        self, reservation_id: str, *, request_id: str | UUID | None = None, timeout: float | None = None
+        self,
+        reservation_id: str,
+        *,
+        late_policy: LatePolicy = LatePolicy.STRICT,
+        request_id: str | UUID | None = None,
+        timeout: float | None = None,
     ) -> Reservation:
-        """Sell a hold: its units are gone for good."""
-        return self._run(_calls.deduct_reservation(reservation_id, request_id), timeout)
+        """Sell a hold: its units are gone for good.
+
+        One that has expired is refused as ReservationAlreadyReleased, or, with REACQUIRE, sold from free units.
+        """
+        return self._run(_calls.deduct_reservation(reservation_id, late_policy, request_id), timeout)
+
+    def extend_reservation(
+        self,
+        reservation_id: str,
+        ttl: timedelta,
+        *,
+        request_id: str | UUID | None = None,
+        timeout: float | None = None,
+    ) -> Reservation:
+        """Let a hold last for `ttl` from now on; never shorter than before, and never revived once expired."""
+        return self._run(_calls.extend_reservation(reservation_id, ttl, request_id), timeout)
+
+    def reserve_order(
+        self,
+        order_id: str,
+        lines: Iterable[OrderLine | tuple[str, int]],
+        *,
+        ttl: timedelta | None = None,
+        wait: timedelta | None = None,
+        request_id: str | UUID | None = None,
+        timeout: float | None = None,
+    ) -> tuple[Reservation, ...]:
+        """Hold every line of an order or none, in the order of the lines; `ttl` and `wait` as for reserve_stock.
+
+        InsufficientStock and ProductNotFound name every short and unknown product in `lines`.
+        """
+        return self._run(_calls.reserve_order(order_id, lines, ttl, wait, request_id), timeout)
+
+    def release_order(
+        self, order_id: str, *, request_id: str | UUID | None = None, timeout: float | None = None
+    ) -> tuple[Reservation, ...]:
+        """Give back every hold that an order still has, and return those."""
+        return self._run(_calls.release_order(order_id, request_id), timeout)
+
+    def deduct_order(
+        self, order_id: str, *, request_id: str | UUID | None = None, timeout: float | None = None
+    ) -> tuple[Reservation, ...]:
+        """Sell every hold that an order still has, and return those; nothing if one of its holds is gone."""
+        return self._run(_calls.deduct_order(order_id, request_id), timeout)
+
+    def batch_reserve_stock(
+        self, items: Iterable[ReserveItem], *, timeout: float | None = None
+    ) -> tuple[Reservation | InventoryError, ...]:
+        """Make up to 1 000 independent holds; for each item, in order, its hold or the error that refused it."""
+        return self._run(_bulk.batch_reserve_stock(items), timeout)
+
+    def batch_settle_reservations(
+        self, items: Iterable[SettleItem], *, timeout: float | None = None
+    ) -> tuple[Reservation | InventoryError, ...]:
+        """End up to 1 000 independent holds; for each item, in order, its hold or the error that refused it."""
+        return self._run(_bulk.batch_settle_reservations(items), timeout)
+
+    def batch_get_stock(
+        self, product_ids: Iterable[str], *, timeout: float | None = None
+    ) -> tuple[Stock | InventoryError, ...]:
+        """Read the balances of up to 1 000 products; for each, in order, its record or its error."""
+        return self._run(_bulk.batch_get_stock(product_ids), timeout)
+
+    def list_stock(
+        self, *, max_available: int | None = None, page_size: int | None = None, timeout: float | None = None
+    ) -> Listing[Stock]:
+        """List all balances, or those of at most `max_available` units, by product id.
+
+        Nothing is sent until it is iterated over; each page holds up to `page_size` (1 000) and may take `timeout`.
+        """
+        return Listing(lambda token: self._run(_bulk.list_stock(max_available, page_size, token), timeout))
+
+    def list_reservations(
+        self,
+        *,
+        order_id: str | None = None,
+        product_id: str | None = None,
+        status: ReservationStatus | None = None,
+        page_size: int | None = None,
+        timeout: float | None = None,
+    ) -> Listing[Reservation]:
+        """List the holds of an order or of a product (give one), all or those that stand so, by their ids.
+
+        Nothing is sent until it is iterated over; each page holds up to `page_size` (1 000) and may take `timeout`.
+        """
+
+        def turn(token: str) -> Page[Reservation]:
+            call = _bulk.list_reservations(order_id, product_id, status, page_size, token)
+            return self._run(call, timeout)
+
+        return Listing(turn)
+
+    def list_movements(
+        self, product_id: str, *, page_size: int | None = None, timeout: float | None = None
+    ) -> Listing[Movement]:
+        """List the ledger of a product, newest first.
+
+        Nothing is sent until it is iterated over; each page holds up to `page_size` (1 000) and may take `timeout`.
+        """
+        return Listing(lambda token: self._run(_bulk.list_movements(product_id, page_size, token), timeout))
+
+    def watch_stock(
+        self,
+        product_ids: Iterable[str] = (),
+        *,
+        resume_token: str = "",
+        low_stock: int | None = None,
+        timeout: float | None = None,
+    ) -> StockWatch:
+        """Follow the changes of some products, or of all: from now on, or from after a `resume_token`.
+
+        With `low_stock`, also each time a product's available quantity falls to that number or below. `timeout` is
+        how long the feed may be down until its reader is told, 60 seconds by default.
+        """
+        watching = Watching(self.config, product_ids, resume_token, low_stock, timeout)
+        watch = StockWatch(self._open_watch, watching)
+        self._watches.add(watch)
+        return watch
 
     @contextmanager
     def hold(
@@ -123,6 +298,7 @@ class InventoryClient:
         quantity: int,
         *,
         ttl: timedelta | None = None,
+        wait: timedelta | None = None,
         request_id: str | UUID | None = None,
         timeout: float | None = None,
     ) -> Iterator[Hold]:
@@ -138,7 +314,10 @@ class InventoryClient:
         the hold ends by its ttl. `timeout` is for the reserve.
         """
         hold = Hold(
-            self, self.reserve_stock(product_id, order_id, quantity, ttl=ttl, request_id=request_id, timeout=timeout)
+            self,
+            self.reserve_stock(
+                product_id, order_id, quantity, ttl=ttl, wait=wait, request_id=request_id, timeout=timeout
+            ),
         )
         try:
             yield hold
@@ -148,7 +327,7 @@ class InventoryClient:
 
     def _run(self, call: _calls.Call[T], timeout: float | None) -> T:
         send: grpc.UnaryUnaryMultiCallable[Any, Any] = getattr(self.stub, call.rpc)
-        attempts = _calls.Attempts(call, self.config, timeout)
+        attempts = Attempts(call, self.config, timeout)
         while True:  # until an answer, or pause_after() raises
             try:
                 answer = send(call.request, timeout=attempts.remaining(), metadata=self._metadata)
@@ -158,39 +337,5 @@ class InventoryClient:
                 return call.read(answer)
             time.sleep(pause)
 
-
-class Hold:
-    """A reservation in the hands of a block; `reservation` is its state as last answered.
-
-    Deduct and release may be called again when their outcome is unknown: the second call repeats the same request.
-    """
-
-    def __init__(self, client: InventoryClient, reservation: Reservation) -> None:
-        self.reservation = reservation
-        self._client = client
-        self._deduct_id = _calls.new_request_id()
-        self._release_id = _calls.new_request_id()
-
-    def deduct(self, *, timeout: float | None = None) -> Reservation:
-        """Sell the hold. ReservationAlreadyReleased says that it has expired or was given back."""
-        self.reservation = self._client.deduct_reservation(
-            self.reservation.reservation_id, request_id=self._deduct_id, timeout=timeout
-        )
-        return self.reservation
-
-    def release(self, *, timeout: float | None = None) -> Reservation:
-        """Give the hold back before the block ends."""
-        self.reservation = self._client.release_reservation(
-            self.reservation.reservation_id, request_id=self._release_id, timeout=timeout
-        )
-        return self.reservation
-
-    def _abandon(self) -> None:
-        if self.reservation.status is not ReservationStatus.RESERVED:
-            return
-        try:
-            self.release(timeout=_calls.ABANDON_TIMEOUT_SECONDS)
-        except (ReservationAlreadyReleased, ReservationAlreadyDeducted):
-            pass  # there is nothing left to give back
-        except Exception:  # noqa: BLE001 - whatever it is, the exception of the block matters more
-            _calls.log_abandoned(self.reservation)
+    def _open_watch(self, request: pb.WatchStockRequest) -> Stream:
+        return self.stub.WatchStock(request, metadata=self._metadata)

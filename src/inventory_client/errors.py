@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from grpc import StatusCode
 
-from inventory_client.models import ReleaseReason
+from inventory_client.models import ReleaseReason, StockShortage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -110,12 +110,13 @@ class InvalidReservationId(ValidationError):
 
 
 class ProductNotFound(InventoryError):
-    """There is no inventory record of `product_id`."""
+    """There is no inventory record of `product_id`; in an order, of any of the products of `lines`."""
 
     reason = "PRODUCT_NOT_FOUND"
     code = StatusCode.NOT_FOUND
     http_status = 404
     product_id = _Told(str, "")
+    lines: tuple[StockShortage, ...] = ()
 
 
 class ReservationNotFound(InventoryError):
@@ -128,7 +129,10 @@ class ReservationNotFound(InventoryError):
 
 
 class InsufficientStock(InventoryError):
-    """Of `product_id`, `requested` units were asked for and `available` are there."""
+    """Of `product_id`, `requested` units were asked for and `available` are there.
+
+    `lines` has every product of which an order asks too much, also those without an inventory record.
+    """
 
     reason = "INSUFFICIENT_STOCK"
     code = StatusCode.FAILED_PRECONDITION
@@ -136,6 +140,7 @@ class InsufficientStock(InventoryError):
     product_id = _Told(str, "")
     requested = _Told(int, 0)
     available = _Told(int, 0)
+    lines: tuple[StockShortage, ...] = ()
 
 
 class ReservationAlreadyReleased(InventoryError):

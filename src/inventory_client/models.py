@@ -1,13 +1,19 @@
-"""What the service answers, as plain values: times in UTC to the microsecond, quantities in units."""
+"""What is asked and answered, as plain values: times in UTC to the microsecond, quantities in units."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+
+import uuid_utils
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from collections.abc import Iterator
+    from datetime import datetime, timedelta
+    from uuid import UUID
+
+T = TypeVar("T")
 
 
 class ReservationStatus(StrEnum):
@@ -27,6 +33,43 @@ class ReleaseReason(StrEnum):
     EXPIRED = "EXPIRED"
     #: A newer server said something that this client does not know.
     UNKNOWN = "UNKNOWN"
+
+
+class LatePolicy(StrEnum):
+    """What a deduct does with a hold that has expired."""
+
+    #: Refuse it.
+    STRICT = "STRICT"
+    #: Take its units again if so many are available, or refuse it as InsufficientStock.
+    REACQUIRE = "REACQUIRE"
+
+
+class SettlementAction(StrEnum):
+    """How a hold ends."""
+
+    RELEASE = "RELEASE"
+    DEDUCT = "DEDUCT"
+
+
+class AdjustmentReason(StrEnum):
+    """Why stock is corrected."""
+
+    #: Somebody counted.
+    COUNT = "COUNT"
+    DAMAGE = "DAMAGE"
+    #: Units are lost or stolen.
+    LOSS = "LOSS"
+    #: Sold units came back.
+    RETURN = "RETURN"
+    #: An earlier entry was wrong.
+    CORRECTION = "CORRECTION"
+    #: Units moved to or from another place.
+    TRANSFER = "TRANSFER"
+
+
+def new_request_id() -> str:
+    """Make a UUIDv7: ids that follow one another in time lie together in the server's indexes."""
+    return str(uuid_utils.uuid7())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,3 +113,53 @@ class Reservation:
     created_at: datetime
     updated_at: datetime
     release_reason: ReleaseReason | None = None
+
+
+class OrderLine(NamedTuple):
+    """One line of an order; a plain tuple of the two does as well."""
+
+    product_id: str
+    quantity: int
+
+
+class StockShortage(NamedTuple):
+    """A product of which all lines of an order together ask for more than there is.
+
+    `available` is None where the product has no inventory record.
+    """
+
+    product_id: str
+    requested: int
+    available: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReserveItem:
+    """One hold to make in a batch. It is one request: the same item, sent again, is never done twice."""
+
+    product_id: str
+    order_id: str
+    quantity: int
+    ttl: timedelta | None = None
+    request_id: str | UUID = field(default_factory=new_request_id)
+
+
+@dataclass(frozen=True, slots=True)
+class SettleItem:
+    """One hold to end in a batch. It is one request: the same item, sent again, is never done twice."""
+
+    reservation_id: str
+    action: SettlementAction
+    late_policy: LatePolicy = LatePolicy.STRICT
+    request_id: str | UUID = field(default_factory=new_request_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """Some of what a listing has. `next_page_token` asks for the next page; empty on the last one."""
+
+    items: tuple[T, ...]
+    next_page_token: str
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self.items)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from inventory_client import ReleaseReason, Reservation, ReservationStatus, Stock, _calls
+from inventory_client import LatePolicy, ReleaseReason, Reservation, ReservationStatus, Stock, _calls, _values
 from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
 
 NOON = datetime(2027, 3, 4, 12, 0, 0, 123456, tzinfo=UTC)
@@ -30,7 +30,7 @@ def test_stock_is_read_field_by_field() -> None:
         created_at=at(NOON),
         updated_at=at(later),
     )
-    assert _calls.stock(message) == Stock(
+    assert _values.stock(message) == Stock(
         product_id="teapot",
         available_quantity=10**12,
         reserved_quantity=2,
@@ -52,7 +52,7 @@ def test_a_reservation_is_read_field_by_field() -> None:
         updated_at=at(NOON + timedelta(minutes=1)),
         release_reason=pb.RELEASE_REASON_EXPIRED,
     )
-    assert _calls.reservation(message) == Reservation(
+    assert _values.reservation(message) == Reservation(
         reservation_id="r-1",
         product_id="teapot",
         order_id="order-1",
@@ -66,7 +66,7 @@ def test_a_reservation_is_read_field_by_field() -> None:
 
 
 def test_times_are_in_utc_to_the_microsecond() -> None:
-    created_at = _calls.stock(pb.Stock(created_at=at(NOON))).created_at
+    created_at = _values.stock(pb.Stock(created_at=at(NOON))).created_at
     assert created_at.utcoffset() == timedelta(0)
     assert created_at.microsecond == 123456
 
@@ -81,17 +81,17 @@ def test_each_enum_has_the_values_of_the_proto_and_one_for_the_future(ours: Any,
 
 def test_values_newer_than_this_client_are_unknown() -> None:
     message = pb.Reservation.FromString(b"\x28\x63\x48\x63")  # status (field 5) and release_reason (field 9) are 99
-    read = _calls.reservation(message)
+    read = _values.reservation(message)
     assert (read.status, read.release_reason) == (ReservationStatus.UNKNOWN, ReleaseReason.UNKNOWN)
 
 
 def test_a_hold_that_is_not_released_has_no_release_reason() -> None:
-    assert _calls.reservation(pb.Reservation(status=pb.RESERVATION_STATUS_RESERVED)).release_reason is None
+    assert _values.reservation(pb.Reservation(status=pb.RESERVATION_STATUS_RESERVED)).release_reason is None
 
 
 def test_answers_are_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        _calls.stock(pb.Stock()).version = 2  # type: ignore[misc]
+        _values.stock(pb.Stock()).version = 2  # type: ignore[misc]
 
 
 def test_a_zero_quantity_is_sent_not_left_out() -> None:
@@ -100,9 +100,9 @@ def test_a_zero_quantity_is_sent_not_left_out() -> None:
 
 
 def test_the_ttl_is_sent_to_the_microsecond_and_left_out_when_not_given() -> None:
-    request: Any = _calls.reserve_stock("teapot", "o", 1, timedelta(seconds=90, microseconds=5), None).request
+    request: Any = _calls.reserve_stock("teapot", "o", 1, timedelta(seconds=90, microseconds=5), None, None).request
     assert (request.ttl.seconds, request.ttl.nanos) == (90, 5000)
-    without: Any = _calls.reserve_stock("teapot", "o", 1, None, None).request
+    without: Any = _calls.reserve_stock("teapot", "o", 1, None, None, None).request
     assert not without.HasField("ttl")
 
 
@@ -116,7 +116,7 @@ def test_a_request_id_is_made_up_as_a_uuid_of_version_7(given: str | None) -> No
 def test_a_request_id_that_is_given_is_sent_as_text() -> None:
     chosen = uuid.uuid4()
     assert _calls.release_reservation("r-1", chosen).request_id == str(chosen)
-    assert _calls.deduct_reservation("r-1", "mine").request_id == "mine"
+    assert _calls.deduct_reservation("r-1", LatePolicy.STRICT, "mine").request_id == "mine"
 
 
 def test_a_read_has_no_request_id() -> None:

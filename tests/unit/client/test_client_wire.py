@@ -72,7 +72,7 @@ def test_each_method_sends_its_request_and_reads_its_answer(peer: Peer, client: 
         expected,
         pb.GetReservationRequest(reservation_id="r-1"),
         pb.ReleaseReservationRequest(reservation_id="r-1", request_id="6"),
-        pb.DeductReservationRequest(reservation_id="r-1", request_id="7"),
+        pb.DeductReservationRequest(reservation_id="r-1", request_id="7", late_policy=pb.LATE_POLICY_STRICT),
     ]
 
 

@@ -1,0 +1,80 @@
+"""Whether a call is sent again, and when."""
+
+from __future__ import annotations
+
+import random
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from inventory_client._channel import RULES
+from inventory_client._status import error_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import grpc
+
+    from inventory_client._calls import Call
+    from inventory_client.config import ClientConfig, RetryPolicy
+    from inventory_client.errors import InventoryError
+
+
+class Attempts:
+    """Decides for one call how long an attempt may take, and whether and when another follows.
+
+    This is a loop of our own, not gRPC's retryPolicy, because that one looks at status codes alone: it can neither
+    tell OVERLOADED from a message that is too large (both RESOURCE_EXHAUSTED), nor wait as RetryInfo asks.
+
+    Attempts do not set `wait_for_ready`. With it, a call to a server that is away would end as DEADLINE_EXCEEDED
+    without a word about why; without it, each attempt fails at once with the reason, and the pauses in between bridge a
+    restart. The last error is raised as soon as no time is left for another attempt.
+    """
+
+    def __init__(
+        self,
+        call: Call[Any],
+        config: ClientConfig,
+        timeout: float | None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        rule = RULES[call.rpc]
+        self._request_id = call.request_id
+        self._policy = config.retry
+        self._attempts = config.retry.attempts if rule.retried else 1
+        self._clock = clock
+        self._draw = draw
+        self._made = 0
+        if timeout is None:
+            timeout = (rule.timeout if config.timeout is None else config.timeout) + call.wait_seconds
+        self._deadline = clock() + timeout
+
+    def remaining(self) -> float:
+        """Seconds that the next attempt may take."""
+        return max(self._deadline - self._clock(), 0.0)
+
+    def pause_after(self, failure: grpc.RpcError) -> float:
+        """Seconds to wait before the next attempt; raises what the failure means when there is none."""
+        error = error_of(failure)
+        error.request_id = self._request_id
+        self._made += 1
+        pause = backoff(self._policy, self._made, self._draw) + asked_pause(error)
+        if not error.retryable or self._made >= self._attempts or pause >= self.remaining():
+            raise error from failure
+        return pause
+
+
+def backoff(policy: RetryPolicy, failures: int, draw: Callable[[], float]) -> float:
+    """Choose the pause after so many failures in a row.
+
+    Full jitter: clients that failed together do not come back together.
+    """
+    ceiling = policy.backoff_seconds * 2.0 ** min(failures - 1, 30)  # more would be no float at some point
+    return min(ceiling, policy.backoff_seconds_max) * draw()
+
+
+def asked_pause(error: InventoryError) -> float:
+    """How many seconds the server asks to be left alone."""
+    return max(error.retry_after or timedelta(), timedelta()).total_seconds()

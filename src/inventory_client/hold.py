@@ -1,0 +1,116 @@
+"""A reservation in the hands of a block, for threads and for asyncio."""
+# ruff: noqa: ASYNC109 - gRPC's own deadlines reach the server, asyncio.timeout would not
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from inventory_client.errors import ReservationAlreadyDeducted, ReservationAlreadyReleased
+from inventory_client.models import ReservationStatus, new_request_id
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from inventory_client.aio import AsyncInventoryClient
+    from inventory_client.client import InventoryClient
+    from inventory_client.models import Reservation
+
+# how long a block that failed waits for the release of its hold; the hold also ends by itself
+ABANDON_TIMEOUT_SECONDS = 2.0
+
+_log = logging.getLogger("inventory_client")
+
+
+class Hold:
+    """A reservation in the hands of a block; `reservation` is its state as last answered.
+
+    Deduct and release may be called again when their outcome is unknown: the second call repeats the same request.
+    """
+
+    def __init__(self, client: InventoryClient, reservation: Reservation) -> None:
+        self.reservation = reservation
+        self._client = client
+        self._deduct_id = new_request_id()
+        self._release_id = new_request_id()
+
+    def deduct(self, *, timeout: float | None = None) -> Reservation:
+        """Sell the hold. ReservationAlreadyReleased says that it has expired or was given back."""
+        self.reservation = self._client.deduct_reservation(
+            self.reservation.reservation_id, request_id=self._deduct_id, timeout=timeout
+        )
+        return self.reservation
+
+    def release(self, *, timeout: float | None = None) -> Reservation:
+        """Give the hold back before the block ends."""
+        self.reservation = self._client.release_reservation(
+            self.reservation.reservation_id, request_id=self._release_id, timeout=timeout
+        )
+        return self.reservation
+
+    def extend(self, ttl: timedelta, *, timeout: float | None = None) -> Reservation:
+        """Let the hold last for `ttl` from now on. ReservationAlreadyReleased says that it is too late for that."""
+        self.reservation = self._client.extend_reservation(self.reservation.reservation_id, ttl, timeout=timeout)
+        return self.reservation
+
+    def _abandon(self) -> None:
+        if self.reservation.status is not ReservationStatus.RESERVED:
+            return
+        try:
+            self.release(timeout=ABANDON_TIMEOUT_SECONDS)
+        except (ReservationAlreadyReleased, ReservationAlreadyDeducted):
+            pass  # there is nothing left to give back
+        except Exception:  # noqa: BLE001 - whatever it is, the exception of the block matters more
+            _log_abandoned(self.reservation)
+
+
+class AsyncHold:
+    """A reservation in the hands of a block; `reservation` is its state as last answered.
+
+    Deduct and release may be called again when their outcome is unknown: the second call repeats the same request.
+    """
+
+    def __init__(self, client: AsyncInventoryClient, reservation: Reservation) -> None:
+        self.reservation = reservation
+        self._client = client
+        self._deduct_id = new_request_id()
+        self._release_id = new_request_id()
+
+    async def deduct(self, *, timeout: float | None = None) -> Reservation:
+        """Sell the hold. ReservationAlreadyReleased says that it has expired or was given back."""
+        self.reservation = await self._client.deduct_reservation(
+            self.reservation.reservation_id, request_id=self._deduct_id, timeout=timeout
+        )
+        return self.reservation
+
+    async def release(self, *, timeout: float | None = None) -> Reservation:
+        """Give the hold back before the block ends."""
+        self.reservation = await self._client.release_reservation(
+            self.reservation.reservation_id, request_id=self._release_id, timeout=timeout
+        )
+        return self.reservation
+
+    async def extend(self, ttl: timedelta, *, timeout: float | None = None) -> Reservation:
+        """Let the hold last for `ttl` from now on. ReservationAlreadyReleased says that it is too late for that."""
+        self.reservation = await self._client.extend_reservation(self.reservation.reservation_id, ttl, timeout=timeout)
+        return self.reservation
+
+    async def _abandon(self) -> None:
+        if self.reservation.status is not ReservationStatus.RESERVED:
+            return
+        try:
+            await self.release(timeout=ABANDON_TIMEOUT_SECONDS)
+        except (ReservationAlreadyReleased, ReservationAlreadyDeducted):
+            pass  # there is nothing left to give back
+        except Exception:  # noqa: BLE001 - whatever it is, the exception of the block matters more
+            _log_abandoned(self.reservation)
+
+
+def _log_abandoned(held: Reservation) -> None:
+    """Tell that a hold outlives its failed block; to be called where the release failed."""
+    _log.warning(
+        "could not release reservation %s after an exception; it ends at %s",
+        held.reservation_id,
+        held.expires_at.isoformat(),
+        exc_info=True,
+    )
