@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
 from inventory_server.rpc.wire import answers, requests
 
 if TYPE_CHECKING:
+    from inventory_server.domain import Reservation
     from inventory_server.inventory import Inventory
     from inventory_server.settings import Settings
+
+Response = TypeVar(
+    "Response",
+    pb.ReserveStockResponse,
+    pb.GetReservationResponse,
+    pb.ReleaseReservationResponse,
+    pb.DeductReservationResponse,
+    pb.ExtendReservationResponse,
+)
 
 
 class InventoryServicer:
@@ -35,25 +45,25 @@ class InventoryServicer:
 
     async def ReserveStock(self, request: pb.ReserveStockRequest, deadline: float | None) -> pb.ReserveStockResponse:
         (reservation,) = await self._inventory.reserve(requests.parse_reserve(request, self._ttl_us), deadline)
-        return pb.ReserveStockResponse(reservation=answers.render_reservation(reservation))
+        return _with(pb.ReserveStockResponse(), reservation)
 
     async def GetReservation(
         self, request: pb.GetReservationRequest, deadline: float | None
     ) -> pb.GetReservationResponse:
         reservation = await self._inventory.reservation(requests.parse_reservation(request), deadline)
-        return pb.GetReservationResponse(reservation=answers.render_reservation(reservation))
+        return _with(pb.GetReservationResponse(), reservation)
 
     async def ReleaseReservation(
         self, request: pb.ReleaseReservationRequest, deadline: float | None
     ) -> pb.ReleaseReservationResponse:
         reservation = await self._inventory.settle(requests.parse_release(request), deadline)
-        return pb.ReleaseReservationResponse(reservation=answers.render_reservation(reservation))
+        return _with(pb.ReleaseReservationResponse(), reservation)
 
     async def DeductReservation(
         self, request: pb.DeductReservationRequest, deadline: float | None
     ) -> pb.DeductReservationResponse:
         reservation = await self._inventory.settle(requests.parse_deduct(request), deadline)
-        return pb.DeductReservationResponse(reservation=answers.render_reservation(reservation))
+        return _with(pb.DeductReservationResponse(), reservation)
 
     async def AdjustStock(self, request: pb.AdjustStockRequest, deadline: float | None) -> pb.AdjustStockResponse:
         stock = await self._inventory.change(requests.parse_adjust(request), deadline)
@@ -63,4 +73,9 @@ class InventoryServicer:
         self, request: pb.ExtendReservationRequest, deadline: float | None
     ) -> pb.ExtendReservationResponse:
         reservation = await self._inventory.extend(requests.parse_extend(request), deadline)
-        return pb.ExtendReservationResponse(reservation=answers.render_reservation(reservation))
+        return _with(pb.ExtendReservationResponse(), reservation)
+
+
+def _with(response: Response, reservation: Reservation) -> Response:
+    answers.fill_reservation(response.reservation, reservation)
+    return response

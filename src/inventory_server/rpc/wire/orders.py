@@ -8,7 +8,7 @@ from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
 from inventory_server.domain import Action, Order, Reserve, Settle, SettleOrder, line_ids
 from inventory_server.errors import InventoryError
 from inventory_server.rpc.status import status_of
-from inventory_server.rpc.wire.answers import render_reservation, render_stock
+from inventory_server.rpc.wire.answers import fill_reservation, render_reservation, render_stock
 from inventory_server.rpc.wire.checks import Checks
 from inventory_server.rpc.wire.requests import deduct_action
 
@@ -85,7 +85,9 @@ def render_reservations(reservations: Sequence[Reservation]) -> list[pb.Reservat
 def render_reservation_outcome(outcome: Reservation | InventoryError) -> pb.ReservationOutcome:
     if isinstance(outcome, InventoryError):
         return pb.ReservationOutcome(error=status_of(outcome))
-    return pb.ReservationOutcome(reservation=render_reservation(outcome))
+    message = pb.ReservationOutcome()
+    fill_reservation(message.reservation, outcome)
+    return message
 
 
 def render_stock_outcome(outcome: Stock | InventoryError) -> pb.StockOutcome:
