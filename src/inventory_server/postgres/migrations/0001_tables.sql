@@ -73,8 +73,12 @@ CREATE TABLE inventory_movements (
     -- The hold's new expiry, for an EXTEND.
     expires_at      timestamptz,
     occurred_at     timestamptz NOT NULL,
-    -- Orders movements of different products: a reader takes those whose transaction is below its snapshot's xmin.
-    transaction_id  xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    -- Orders the movements of all products: a reader takes those below its snapshot's xmin, since all transactions up
+    -- to there have ended. It is the transaction's id, but never less than that of one that had ended before: a
+    -- transaction that waits for a product's lock may be older than the one that changed the product meanwhile.
+    transaction_id  xid8 NOT NULL DEFAULT greatest(
+        pg_current_xact_id(), ((pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 1)::text)::xid8
+    ),
     -- Serves the ledger of one product, and proves that no movement is lost or doubled.
     CONSTRAINT inventory_movements_pkey PRIMARY KEY (product_id, version),
     CONSTRAINT inventory_movements_kind_known
@@ -85,3 +89,23 @@ CREATE TABLE inventory_movements (
 -- Serves replays of stock changes, and refuses a request id that already made another movement.
 CREATE UNIQUE INDEX inventory_movements_request_id ON inventory_movements (request_id, line)
     WHERE request_id IS NOT NULL;
+
+-- Serves the feed: the ledger of all products after a position.
+CREATE INDEX inventory_movements_feed ON inventory_movements (transaction_id, product_id, version);
+
+CREATE FUNCTION inventory_feed_notify() RETURNS trigger
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    PERFORM pg_notify('inventory_movements', '');
+    RETURN NULL;
+END
+$$;
+
+-- Wakes the readers of the feed. A transaction that notifies commits under a lock of the whole cluster, which takes two
+-- fifths of the throughput from eight sessions: so it does it only while a reader says that it sleeps, by holding the
+-- shared lock (inventory_feed_sleep_v1). Where that cannot be read for a moment, a needless notification does no harm.
+CREATE TRIGGER inventory_movements_feed AFTER INSERT ON inventory_movements
+FOR EACH STATEMENT
+WHEN (NOT CASE WHEN pg_try_advisory_lock(9142205142015183) THEN pg_advisory_unlock(9142205142015183) ELSE false END)
+EXECUTE FUNCTION inventory_feed_notify();
