@@ -34,6 +34,7 @@ class Context(Protocol):
 
     def time_remaining(self) -> float | None: ...
     def invocation_metadata(self) -> Any: ...
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None: ...
     async def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: Any) -> Any: ...
 
 
@@ -44,7 +45,7 @@ class Calls:
         self.in_flight = 0
         self.draining: asyncio.Event | None = None
 
-    def leave(self) -> None:
+    def leave(self, _: Context) -> None:
         self.in_flight -= 1
         if self.in_flight == 0 and self.draining is not None:
             self.draining.set()
@@ -86,6 +87,8 @@ def _bounded(
 ) -> Callable[[bytes, Context], Awaitable[bytes]]:
     async def handle(body: bytes, context: Context) -> bytes:
         calls.in_flight += 1
+        # Not when the handler returns: its answer is still to be sent then, and the end of a drain would cut it off.
+        context.add_done_callback(calls.leave)
         try:
             if tokens is not None:
                 tokens.check(name, context.invocation_metadata())
@@ -99,8 +102,6 @@ def _bounded(
         except Exception:
             log.exception("%s failed", name)
             return await _abort(context, InternalError())
-        finally:
-            calls.leave()
 
     return handle
 
