@@ -116,6 +116,7 @@ async def _serve(settings: Settings, database_url: str, redis_url: str, expiry: 
             await stop.wait()
             log.info("draining for up to %.1f s", settings.shutdown_grace)
             checks.cancel()
+            inventory.stop_waiting()
             await health.stop()
             await boundary.drain(server, calls, settings.shutdown_grace)
     finally:

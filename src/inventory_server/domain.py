@@ -14,6 +14,7 @@ ID_LENGTH_MAX = 255
 QUANTITY_MAX = 1_000_000_000_000
 TTL_US_MIN = 1_000_000
 TTL_US_MAX = 86_400_000_000
+WAIT_US_MAX = 30_000_000
 # One record holds at most this much, so that JSON readers with 53-bit numbers read every balance exactly.
 STOCK_MAX = 1_000_000_000_000_000
 
@@ -121,10 +122,11 @@ class Reserve(NamedTuple):
 
 
 class Order(NamedTuple):
-    """Holds to make together: all or none."""
+    """Holds to make together: all or none. `wait` is how many seconds they may wait for units to come back."""
 
     request_id: str
     lines: tuple[Reserve, ...]
+    wait: float = 0.0
 
 
 class Settle(NamedTuple):

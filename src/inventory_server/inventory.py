@@ -9,6 +9,7 @@ from inventory_server.batcher import Lane, attempt_all
 from inventory_server.domain import Action
 from inventory_server.errors import InsufficientStock, InternalError, InventoryError, Overloaded
 from inventory_server.postgres.holds import StockBusy, refusal
+from inventory_server.waiting import WaitingRoom
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable, Sequence
@@ -81,6 +82,7 @@ class Inventory:
             holds.reserve, _request_id, self._remember_orders
         )
         self._settle: _Lanes[Settle, Reservation] = self._lanes(holds.settle, _reservation_id, self._forget)
+        self._room = WaitingRoom(self._reserve_now, settings.queue_size)
         self._bulk = asyncio.Semaphore(_BULK_WIDTH)
         self._bulk_waiting = 0
 
@@ -91,9 +93,24 @@ class Inventory:
         return await self._read.submit(product_id, deadline)
 
     async def change(self, item: Change, deadline: float | None = None) -> Stock:
-        return await self._change.submit(item.product_id, item, deadline)
+        stock = await self._change.submit(item.product_id, item, deadline)
+        self.stir(item.product_id)
+        return stock
 
     async def reserve(self, order: Order, deadline: float | None = None) -> tuple[Reservation, ...]:
+        if order.wait > 0:
+            return await self._room.reserve(order, deadline)
+        return await self._reserve_now(order, deadline)
+
+    def stir(self, product_id: str) -> None:
+        """Units of a product may have come back: let those who wait for it look."""
+        self._room.stir(product_id)
+
+    def stop_waiting(self) -> None:
+        """Let nobody wait any longer: the server stops."""
+        self._room.close()
+
+    async def _reserve_now(self, order: Order, deadline: float | None) -> tuple[Reservation, ...]:
         product_id = order.lines[0].product_id
         for _ in range(_BUSY_ATTEMPTS - 1):
             try:
@@ -195,6 +212,8 @@ class Inventory:
         await self._forget([reservation for order in orders for reservation in order])
 
     async def _forget(self, reservations: Sequence[Reservation]) -> None:
+        for reservation in reservations:
+            self.stir(reservation.product_id)
         await self._cache.forget([reservation.reservation_id for reservation in reservations])
 
     def _lanes(
@@ -215,7 +234,7 @@ class Inventory:
             run,
             key=key,
             refusal=_refusal,
-            after=after if self._cache.enabled else None,
+            after=after,
             batch_size=self._settings.batch_size,
             queue_size=self._settings.queue_size,
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import uuid_utils
 
-from inventory_server.domain import ID_LENGTH_MAX, QUANTITY_MAX, TTL_US_MAX, TTL_US_MIN
+from inventory_server.domain import ID_LENGTH_MAX, QUANTITY_MAX, TTL_US_MAX, TTL_US_MIN, WAIT_US_MAX
 from inventory_server.errors import Violation, invalid
 
 if TYPE_CHECKING:
@@ -76,3 +76,9 @@ class Checks:
         if not TTL_US_MIN <= ttl_us <= TTL_US_MAX - bool(rest_ns):
             self.bad("ttl", "must be 1 s to 24 h")
         return ttl_us
+
+    def wait(self, duration: Duration) -> float:
+        wait_us = duration.seconds * 1_000_000 + duration.nanos // 1000
+        if not 0 <= wait_us <= WAIT_US_MAX:
+            self.bad("wait", "must be 0 s to 30 s")
+        return wait_us / 1_000_000

@@ -30,6 +30,7 @@ def parse_order(request: pb.ReserveOrderRequest, ttl_us_default: int) -> Order:
         checks.quantity(line.quantity, field=f"lines[{number}].quantity")
     ttl_given = request.HasField("ttl")
     ttl_us = checks.ttl(request.ttl) if ttl_given else ttl_us_default
+    wait = checks.wait(request.wait) if request.HasField("wait") else 0.0
     request_id = checks.request_id(request.request_id)
     checks.finish()
     lines = [(line.product_id, line.quantity) for line in request.lines]
@@ -40,6 +41,7 @@ def parse_order(request: pb.ReserveOrderRequest, ttl_us_default: int) -> Order:
             Reserve(reservation_id, product_id, request.order_id, quantity, ttl_us, ttl_given)
             for reservation_id, (product_id, quantity) in zip(ids, lines, strict=True)
         ),
+        wait,
     )
 
 

@@ -80,9 +80,10 @@ def parse_reserve(request: pb.ReserveStockRequest, ttl_us_default: int) -> Order
     checks.quantity(quantity)
     ttl_given = request.HasField("ttl")
     ttl_us = checks.ttl(request.ttl) if ttl_given else ttl_us_default
+    wait = checks.wait(request.wait) if request.HasField("wait") else 0.0
     request_id = checks.request_id(request.request_id)
     checks.finish()
-    return Order(request_id, (Reserve(request_id, product_id, order_id, quantity, ttl_us, ttl_given),))
+    return Order(request_id, (Reserve(request_id, product_id, order_id, quantity, ttl_us, ttl_given),), wait)
 
 
 def parse_reservation(request: pb.GetReservationRequest) -> str:
