@@ -10,6 +10,11 @@ CREATE TABLE inventory_stock (
     version            bigint NOT NULL,
     created_at         timestamptz NOT NULL,
     updated_at         timestamptz NOT NULL,
+    -- Which shelf of the low-stock listing the product stands on: 0 units, 1, 2, up to 5, 10, 20, 50 … 10 000, or more.
+    -- It changes far less often than the quantity, and while it does not the stock's updates stay out of the indexes.
+    shelf              smallint NOT NULL GENERATED ALWAYS AS (width_bucket(
+        available_quantity, '{1,2,3,6,11,21,51,101,201,501,1001,2001,5001,10001}'::bigint[]
+    )) STORED,
     CONSTRAINT inventory_stock_product_id_length CHECK (char_length(product_id) BETWEEN 1 AND 255),
     CONSTRAINT inventory_stock_available_not_negative CHECK (available_quantity >= 0),
     CONSTRAINT inventory_stock_reserved_not_negative CHECK (reserved_quantity >= 0),
@@ -21,6 +26,9 @@ CREATE TABLE inventory_stock (
     -- A hot row leaves a dead version per batch: clean up by count, not by a share of the table.
     autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000
 );
+
+-- Serves the low-stock listing, in the order of the product ids: a range of each shelf.
+CREATE INDEX inventory_stock_low ON inventory_stock (shelf, product_id);
 
 CREATE TABLE inventory_reservations (
     reservation_id uuid CONSTRAINT inventory_reservations_pkey PRIMARY KEY,
@@ -55,6 +63,9 @@ CREATE INDEX inventory_reservations_expired ON inventory_reservations (product_i
 -- Serves the holds of an order: to end them together, and to list them by id.
 CREATE INDEX inventory_reservations_order ON inventory_reservations (order_id, reservation_id);
 
+-- Serves the holds of a product by where they stand, listed by id: a range of each status.
+CREATE INDEX inventory_reservations_product ON inventory_reservations (product_id, status, reservation_id);
+
 CREATE TABLE inventory_movements (
     product_id      text COLLATE "C" NOT NULL,
     -- The version of the stock record that this movement made: 1, 2, 3 … without a gap.
@@ -72,6 +83,8 @@ CREATE TABLE inventory_movements (
     reason          text,
     -- The hold's new expiry, for an EXTEND.
     expires_at      timestamptz,
+    -- What the removed movements before a CARRY_FORWARD, and its own, add up to: see inventory_retain_v1.
+    carried         jsonb,
     occurred_at     timestamptz NOT NULL,
     -- Orders the movements of all products: a reader takes those below its snapshot's xmin, since all transactions up
     -- to there have ended. It is the transaction's id, but never less than that of one that had ended before: a
