@@ -15,12 +15,15 @@ import psycopg
 from inventory_server.cache import ReservationCache
 from inventory_server.embedded import EmbeddedError, EmbeddedPostgres, EmbeddedRedis
 from inventory_server.expiry import ExpiryThread
+from inventory_server.feed import Feed
 from inventory_server.inventory import Inventory
 from inventory_server.postgres.database import Database
+from inventory_server.postgres.feed import Alarm, FeedRepository
 from inventory_server.postgres.holds import HoldRepository
 from inventory_server.postgres.migrate import MigrationError, migrate
 from inventory_server.postgres.stock import StockRepository
 from inventory_server.rpc import boundary, reflection
+from inventory_server.rpc.feed_servicer import FeedServicer
 from inventory_server.rpc.health import HEALTH_SERVICE, Health
 from inventory_server.rpc.listening import ListenError, bind, build, offer_health
 from inventory_server.rpc.orders_servicer import OrdersServicer
@@ -104,9 +107,13 @@ async def _serve(settings: Settings, database_url: str, redis_url: str, expiry: 
     try:
         async with _listening(settings, health) as server:
             inventory = Inventory(StockRepository(database), HoldRepository(database), cache, settings)
-            calls = boundary.register(
-                server, [InventoryServicer(inventory, settings), OrdersServicer(inventory, settings)], tokens
-            )
+            feed = _feed(database, database_url, settings)
+            servicers = [
+                InventoryServicer(inventory, settings),
+                OrdersServicer(inventory, settings),
+                FeedServicer(feed),
+            ]
+            calls = boundary.register(server, servicers, tokens)
             await health.check()
             await server.start()
             checks = asyncio.create_task(health.run())
@@ -119,11 +126,21 @@ async def _serve(settings: Settings, database_url: str, redis_url: str, expiry: 
             inventory.stop_waiting()
             await health.stop()
             await boundary.drain(server, calls, settings.shutdown_grace)
+            await feed.close()
     finally:
         await asyncio.to_thread(expiry.stop)
         await cache.close()
         await database.close()
     log.info("stopped")
+
+
+def _feed(database: Database, database_url: str, settings: Settings) -> Feed:
+    return Feed(
+        FeedRepository(database),
+        lambda: Alarm(database_url, settings),
+        interval=settings.watch_interval,
+        queue_size=settings.watch_queue_size,
+    )
 
 
 @contextlib.asynccontextmanager

@@ -84,6 +84,21 @@ class Movement(NamedTuple):
     occurred_at_us: int
 
 
+class Position(NamedTuple):
+    """A place in the ledger of all products; positions compare as the ledger is ordered."""
+
+    transaction_id: int
+    product_id: str
+    version: int
+
+
+class FeedChange(NamedTuple):
+    """A movement and its place in the ledger of all products."""
+
+    position: Position
+    movement: Movement
+
+
 class Initialize(NamedTuple):
     """A record to create."""
 

@@ -194,8 +194,8 @@ class Overloaded(InventoryError):
     http_status = 429
     retry_after = 0.1
 
-    def __init__(self) -> None:
-        super().__init__("Too many requests are waiting; retry later with the same request id.")
+    def __init__(self, sentence: str = "Too many requests are waiting; retry later with the same request id.") -> None:
+        super().__init__(sentence)
 
 
 class Unauthenticated(InventoryError):

@@ -113,6 +113,10 @@ class Settings:
     lanes: int = setting("1", whole, "batches of one operation that may be under way at once", 1)
     batch_size: int = setting("256", whole, "most requests one statement carries", 1)
     queue_size: int = setting("4096", whole, "most requests of one operation that wait before OVERLOADED", 1)
+    watch_interval: float = setting(
+        "1s", duration, "longest pause between two looks at the ledger while somebody watches and nobody wakes us", 0.01
+    )
+    watch_queue_size: int = setting("4096", whole, "most changes that wait for one watcher before OVERLOADED", 1)
     redis_timeout: float = setting("100ms", duration, "longest wait for Redis before the answer does without it", 0.001)
     redis_retry: float = setting("1s", duration, "how long Redis is left alone after it failed", 0.01)
     health_interval: float = setting("1s", duration, "pause between two health checks", 0.01)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
@@ -15,11 +16,11 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
-from inventory_server.errors import InternalError, InventoryError, ValidationError, Violation
+from inventory_server.errors import InternalError, InventoryError, Overloaded, ValidationError, Violation
 from inventory_server.rpc.status import status_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
     from inventory_server.rpc.tokens import Tokens
 
@@ -28,6 +29,11 @@ log = logging.getLogger(__name__)
 SERVICE = "inventory.v1.InventoryService"
 _SERVICE = pb.DESCRIPTOR.services_by_name["InventoryService"]
 
+# A caller that takes nothing from its stream for so long is cut off.
+_UNREAD_SECONDS_MAX = 10.0
+# What streams get at the end of a drain to tell their callers that the server goes.
+_FAREWELL_SECONDS_MAX = 1.0
+
 
 class Context(Protocol):
     """What is used of grpc.aio's ServicerContext."""
@@ -35,14 +41,20 @@ class Context(Protocol):
     def time_remaining(self) -> float | None: ...
     def invocation_metadata(self) -> Any: ...
     def add_done_callback(self, callback: Callable[[Any], None]) -> None: ...
+    async def send_initial_metadata(self, initial_metadata: Any) -> None: ...
+    async def write(self, message: bytes) -> None: ...
     async def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: Any) -> Any: ...
 
 
 class Calls:
-    """Counts the calls in flight, so that a drain ends with the last of them whatever else is connected."""
+    """Counts the calls in flight, so that a drain ends with the last of them whatever else is connected.
+
+    Streams last for as long as their callers want; a drain ends them.
+    """
 
     def __init__(self) -> None:
         self.in_flight = 0
+        self.streams: set[asyncio.Task[Any] | None] = set()
         self.draining: asyncio.Event | None = None
 
     def leave(self, _: Context) -> None:
@@ -54,22 +66,29 @@ class Calls:
 def register(server: grpc.aio.Server, servicers: Sequence[object], tokens: Tokens | None) -> Calls:
     """Serve each method of the proto by the method of that name that one of the servicers has."""
     calls = Calls()
-    handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-        method.name: grpc.unary_unary_rpc_method_handler(
-            _bounded(method.name, GetMessageClass(method.input_type), getattr(servicer, method.name), tokens, calls)
-        )
-        for servicer in servicers
-        for method in _SERVICE.methods
-        if hasattr(servicer, method.name)
-    }
+    handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {}
+    for servicer in servicers:
+        for method in _SERVICE.methods:
+            if hasattr(servicer, method.name):
+                bound = (method.name, GetMessageClass(method.input_type), getattr(servicer, method.name), tokens, calls)
+                handlers[method.name] = (
+                    grpc.unary_stream_rpc_method_handler(_streaming(*bound))
+                    if method.server_streaming
+                    else grpc.unary_unary_rpc_method_handler(_bounded(*bound))
+                )
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     return calls
 
 
 async def drain(server: grpc.aio.Server, calls: Calls, grace: float) -> None:
-    """Refuse new calls and wait up to `grace` seconds for those in flight; a health watch is no reason to wait."""
+    """Refuse new calls, end streams and wait up to `grace` seconds for those in flight; a health watch is no reason."""
     idle = calls.draining = asyncio.Event()
     stopping = asyncio.create_task(server.stop(grace))
+    streams = [stream for stream in calls.streams if stream is not None]
+    for stream in streams:
+        stream.cancel()
+    if streams:
+        await asyncio.wait(streams, timeout=min(grace, _FAREWELL_SECONDS_MAX))
     if calls.in_flight:
         waiting = asyncio.create_task(idle.wait())
         await asyncio.wait({stopping, waiting}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
@@ -95,15 +114,50 @@ def _bounded(
             remaining = context.time_remaining()
             deadline = None if remaining is None else asyncio.get_running_loop().time() + remaining
             return (await method(_decoded(kind, body), deadline)).SerializeToString()
-        except InventoryError as error:
-            return await _abort(context, error)
-        except TimeoutError:
-            return await _expire(context)
-        except Exception:
-            log.exception("%s failed", name)
-            return await _abort(context, InternalError())
+        except Exception as error:  # noqa: BLE001 — all of them are answered
+            return await _refuse(name, context, error)
 
     return handle
+
+
+def _streaming(
+    name: str,
+    kind: type[Message],
+    method: Callable[[Any, float | None], Awaitable[AsyncGenerator[Message]]],
+    tokens: Tokens | None,
+    calls: Calls,
+) -> Callable[[bytes, Context], Awaitable[None]]:
+    """Stream what the generator gives that the method returns; the headers say that it has returned."""
+
+    async def handle(body: bytes, context: Context) -> None:
+        task = asyncio.current_task()
+        calls.streams.add(task)
+        try:
+            if tokens is not None:
+                tokens.check(name, context.invocation_metadata())
+            async with aclosing(await method(_decoded(kind, body), None)) as answers:
+                await context.send_initial_metadata(())
+                async for answer in answers:
+                    await _write(context, answer.SerializeToString())
+        except asyncio.CancelledError:
+            if calls.draining is None:
+                raise  # the caller has gone
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "The server is stopping; go on at another.", ())
+        except Exception as error:  # noqa: BLE001 — all of them are answered
+            await _refuse(name, context, error)
+        finally:
+            calls.streams.discard(task)
+
+    return handle
+
+
+async def _write(context: Context, body: bytes) -> None:
+    """Send one answer, as soon as the caller has room for it."""
+    try:
+        async with asyncio.timeout(_UNREAD_SECONDS_MAX):
+            await context.write(body)
+    except TimeoutError:
+        raise Overloaded("The answers are not read; go on from the last resume token.") from None
 
 
 def _decoded(kind: type[Message], body: bytes) -> Message:
@@ -112,6 +166,15 @@ def _decoded(kind: type[Message], body: bytes) -> Message:
     except DecodeError:
         violation = Violation("request", f"is not a {kind.DESCRIPTOR.full_name} message")
         raise ValidationError([violation]) from None
+
+
+async def _refuse(name: str, context: Context, error: Exception) -> bytes:
+    if isinstance(error, InventoryError):
+        return await _abort(context, error)
+    if isinstance(error, TimeoutError):
+        return await _expire(context)
+    log.error("%s failed", name, exc_info=error)
+    return await _abort(context, InternalError())
 
 
 async def _abort(context: Context, error: InventoryError) -> bytes:

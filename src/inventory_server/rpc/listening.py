@@ -26,6 +26,9 @@ def build(settings: Settings) -> grpc.aio.Server:
             # Clients may ping an idle connection every ten seconds, as load balancers make them.
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ("grpc.keepalive_permit_without_calls", 1),
+            # A caller that vanished without a word would keep its stream for ever: ping it.
+            ("grpc.keepalive_time_ms", 30_000),
+            ("grpc.keepalive_timeout_ms", 20_000),
         ]
     )
 
