@@ -21,12 +21,15 @@ from inventory_server.postgres.database import Database
 from inventory_server.postgres.feed import Alarm, FeedRepository
 from inventory_server.postgres.holds import HoldRepository
 from inventory_server.postgres.migrate import MigrationError, migrate
+from inventory_server.postgres.reading import ReadingRepository
 from inventory_server.postgres.stock import StockRepository
+from inventory_server.queries import Queries
 from inventory_server.rpc import boundary, reflection
 from inventory_server.rpc.feed_servicer import FeedServicer
 from inventory_server.rpc.health import HEALTH_SERVICE, Health
 from inventory_server.rpc.listening import ListenError, bind, build, offer_health
 from inventory_server.rpc.orders_servicer import OrdersServicer
+from inventory_server.rpc.queries_servicer import QueriesServicer
 from inventory_server.rpc.servicer import InventoryServicer
 from inventory_server.rpc.tokens import Tokens
 
@@ -112,6 +115,7 @@ async def _serve(settings: Settings, database_url: str, redis_url: str, expiry: 
                 InventoryServicer(inventory, settings),
                 OrdersServicer(inventory, settings),
                 FeedServicer(feed),
+                QueriesServicer(Queries(ReadingRepository(database))),
             ]
             calls = boundary.register(server, servicers, tokens)
             await health.check()

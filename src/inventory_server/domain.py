@@ -99,6 +99,27 @@ class FeedChange(NamedTuple):
     movement: Movement
 
 
+class HoldSummary(NamedTuple):
+    """The holds of a product that stand alike."""
+
+    status: str
+    release_reason: str | None
+    holds: int
+    quantity: int
+
+
+class Explanation(NamedTuple):
+    """Why a product has its balances: `discrepancies` are as of now, all else as of the moment asked for."""
+
+    stock: Stock
+    added: int
+    removed: int
+    deducted: int
+    holds: tuple[HoldSummary, ...]
+    movements: tuple[Movement, ...]
+    discrepancies: tuple[str, ...]
+
+
 class Initialize(NamedTuple):
     """A record to create."""
 

@@ -11,8 +11,8 @@ from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
 if TYPE_CHECKING:
     from inventory_server.domain import Reservation, Stock
 
-_STATUSES = {name.removeprefix("RESERVATION_STATUS_"): value for name, value in pb.ReservationStatus.items()}
-_RELEASE_REASONS = {name.removeprefix("RELEASE_REASON_"): value for name, value in pb.ReleaseReason.items()}
+STATUSES = {name.removeprefix("RESERVATION_STATUS_"): value for name, value in pb.ReservationStatus.items()}
+RELEASE_REASONS = {name.removeprefix("RELEASE_REASON_"): value for name, value in pb.ReleaseReason.items()}
 
 
 def render_stock(stock: Stock) -> pb.Stock:
@@ -38,9 +38,9 @@ def fill_reservation(message: pb.Reservation, reservation: Reservation) -> None:
     message.product_id = reservation.product_id
     message.order_id = reservation.order_id
     message.quantity = reservation.quantity
-    message.status = _STATUSES[reservation.status]
+    message.status = STATUSES[reservation.status]
     if reservation.release_reason is not None:
-        message.release_reason = _RELEASE_REASONS[reservation.release_reason]
+        message.release_reason = RELEASE_REASONS[reservation.release_reason]
     _fill_moment(message.expires_at, reservation.expires_at_us)
     _fill_moment(message.created_at, reservation.created_at_us)
     _fill_moment(message.updated_at, reservation.updated_at_us)
