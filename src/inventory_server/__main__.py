@@ -1,4 +1,4 @@
-"""The command line: `inventory-server serve`, `migrate` and `healthcheck`."""
+"""The command line: `inventory-server serve`, `migrate`, `audit` and `healthcheck`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ if TYPE_CHECKING:
 
 _FAILED = 1
 _MISUSED = 2
+_UNFINISHED = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. Exit status 0 is success, 1 a failure, 2 a mistake in the command or the environment."""
+    """Run one command.
+
+    Exit status 0 is success, 1 a failure, 2 a mistake in the command or the environment, 3 an audit without a result.
+    """
     command: Callable[[Settings], int] = _parser().parse_args(arguments).command
     try:
         return command(Settings.from_environment(os.environ))
@@ -37,6 +41,11 @@ def _parser() -> argparse.ArgumentParser:
     for name, command, about in (
         ("serve", _serve, "serve gRPC until SIGTERM"),
         ("migrate", _migrate, "bring the schema of INVENTORY_DATABASE_URL up to date"),
+        (
+            "audit",
+            _audit,
+            "prove that ledger, records and holds of INVENTORY_DATABASE_URL agree; exit status 1 lists what does not",
+        ),
         ("healthcheck", _healthcheck, "ask the server on INVENTORY_LISTEN for its health; exit status 0 is SERVING"),
     ):
         commands.add_parser(name, help=about, description=about).set_defaults(command=command)
@@ -68,6 +77,18 @@ def _migrate(settings: Settings) -> int:
     except app.FAILURES as failure:
         return _fail(failure)
     return 0
+
+
+def _audit(settings: Settings) -> int:
+    from inventory_server import audit  # noqa: PLC0415
+
+    if settings.database_url is None:
+        raise SettingsError("INVENTORY_DATABASE_URL must be set: there is no embedded PostgreSQL without a server.")
+    try:
+        return _FAILED if audit.run(settings.database_url, settings) else 0
+    except audit.AuditError as failure:
+        _fail(failure)
+        return _UNFINISHED
 
 
 def _healthcheck(settings: Settings) -> int:

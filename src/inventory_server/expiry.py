@@ -14,6 +14,7 @@ from inventory_server.cache import ReservationCache
 from inventory_server.errors import DatabaseUnavailable
 from inventory_server.postgres.database import BadItem, Database
 from inventory_server.postgres.holds import HoldRepository
+from inventory_server.retention import retain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,6 +113,7 @@ class ExpiryThread:
     async def _work(self, stop: asyncio.Event) -> None:
         database = Database(self._database_url, self._settings, size=1, name="expiry")
         cache = ReservationCache(self._redis_url, self._settings)
+        retaining = asyncio.create_task(retain(self._database_url, self._settings, stop))
         await database.open()
         try:
             while not stop.is_set():
@@ -121,5 +123,6 @@ class ExpiryThread:
                     log.exception("the expiry worker stumbled and goes on")
                     await asyncio.sleep(self._settings.expiry_interval)
         finally:
+            await retaining
             await cache.close()
             await database.close()

@@ -102,6 +102,13 @@ class Settings:
     expiry: bool = setting("true", switch, "whether this process runs the expiry worker")
     expiry_interval: float = setting("1s", duration, "pause between two looks for expired holds", 0.01)
     expiry_batch_size: int = setting("100", whole, "most holds one look expires", 1)
+    retention: float | None = setting(
+        "",
+        duration,
+        "how long ended holds and their movements are kept; a request sent again later than that counts as a new one;"
+        " without it they are kept for ever; needs the expiry worker",
+        3600,
+    )
     pool_size: int = setting("6", whole, "most connections to PostgreSQL, beside the expiry worker's own", 1)
     pool_timeout: float = setting("2s", duration, "longest wait for a connection before DATABASE_UNAVAILABLE", 0.01)
     connect_timeout: float = setting("5s", duration, "longest time one attempt to connect to PostgreSQL takes", 1)

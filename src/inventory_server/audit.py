@@ -1,0 +1,50 @@
+"""`inventory-server audit`: proves for every product that ledger, record and holds agree, beside a live service."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import errors as pg
+from tqdm import tqdm
+
+from inventory_server.postgres.auditing import audit, connect, count_products
+
+if TYPE_CHECKING:
+    from inventory_server.settings import Settings
+
+
+class AuditError(Exception):
+    """The audit could not be completed; the sentence says why."""
+
+
+def run(database_url: str, settings: Settings) -> int:
+    """Audit all products, write what does not agree to stdout, and tell how many findings there were.
+
+    Changes nothing and may be repeated. A bar on stderr shows how far it is, where that is a terminal, and a sentence
+    there how it ended. Raises AuditError where it did not come to an end.
+    """
+    try:
+        with connect(database_url, settings.connect_timeout) as connection:
+            products, findings = _audited(connection)
+    except (pg.UndefinedTable, pg.UndefinedFunction) as error:
+        raise AuditError("the schema is missing or too old; `inventory-server migrate` helps.") from error
+    except psycopg.Error as error:
+        raise AuditError(f"PostgreSQL ended the audit: {str(error).strip()}") from error
+    result = "everything agrees" if not findings else f"{findings} disagreements"
+    print(f"audited {products} products: {result}", file=sys.stderr)  # noqa: T201 — a command line prints
+    return findings
+
+
+def _audited(connection: psycopg.Connection[Any]) -> tuple[int, int]:
+    products = findings = 0
+    # `disable=None` shows the bar on a terminal only.
+    with tqdm(total=count_products(connection), unit=" products", file=sys.stderr, disable=None) as bar:
+        for step in audit(connection):
+            for finding in step.findings:
+                bar.write(f"{finding.product_id}: {finding.discrepancy}", file=sys.stdout)
+            products += step.products
+            findings += len(step.findings)
+            bar.update(step.products)
+    return products, findings
