@@ -57,8 +57,8 @@ class _Watcher:
             self.news.set()
 
     def fail(self, error: InventoryError) -> None:
+        """Tell it nothing more; the caller gets what waits for it, and then the error."""
         self.failure = error
-        self.queue.clear()
         self.news.set()
 
 
