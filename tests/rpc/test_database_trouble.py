@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from inventory_server.embedded import EmbeddedPostgres
 
+# One client is enough to see what the server does; starting servers and stores takes its time.
+pytestmark = pytest.mark.parametrize("connect", ["sync"], indirect=True)
+
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
 def test_a_database_that_restarts_mid_traffic_loses_nothing_and_the_server_heals(

@@ -18,6 +18,9 @@ from inventory_client.proto.inventory.v1.inventory_pb2_grpc import InventoryServ
 if TYPE_CHECKING:
     from tests.fixtures.serving import Connect, Serve
 
+# One client is enough to see what the server does; starting servers and stores takes its time.
+pytestmark = pytest.mark.parametrize("connect", ["asyncio"], indirect=True)
+
 
 def code_of(call: grpc.Future[Any]) -> grpc.StatusCode:
     error = call.exception()
