@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from inventory_server.batcher import Lane, attempt_all
 from inventory_server.domain import Action
-from inventory_server.errors import InsufficientStock, InternalError, InventoryError, Overloaded
+from inventory_server.errors import InsufficientStock, InternalError, InventoryError, Overloaded, ReservationNotFound
 from inventory_server.postgres.holds import StockBusy, refusal
 from inventory_server.waiting import WaitingRoom
 
@@ -82,7 +82,7 @@ class Inventory:
             holds.reserve, _request_id, self._remember_orders
         )
         self._settle: _Lanes[Settle, Reservation] = self._lanes(holds.settle, _reservation_id, self._forget)
-        self._room = WaitingRoom(self._reserve_now, settings.queue_size)
+        self._room = WaitingRoom(self._reserve_now, self._is_made, settings.queue_size)
         self._bulk = asyncio.Semaphore(_BULK_WIDTH)
         self._bulk_waiting = 0
 
@@ -119,6 +119,13 @@ class Inventory:
                 continue
         return await self._reserve.submit(product_id, order, deadline)
 
+    async def _is_made(self, order: Order, deadline: float | None) -> bool:
+        try:
+            await self._reservations.submit(_Lookup(order.lines[0].reservation_id, None), deadline)
+        except ReservationNotFound:
+            return False
+        return True
+
     async def settle(self, item: Settle, deadline: float | None = None) -> Reservation:
         """End a hold. The product that the cache knows of it picks the lane; a wrong one is only slower."""
         copy = await self._copy(item.reservation_id, deadline)
@@ -150,7 +157,7 @@ class Inventory:
         outcomes = await self._in_bulk(self._holds.reserve, orders, _request_id, deadline)
         for number, outcome in enumerate(outcomes):
             if isinstance(outcome, StockBusy):
-                outcomes[number] = await _caught(self.reserve(orders[number], deadline))
+                outcomes[number] = await _caught(self._reserve_now(orders[number], deadline))
         await self._remember_orders([outcome for outcome in outcomes if not isinstance(outcome, InventoryError)])
         return outcomes
 
