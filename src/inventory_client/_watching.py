@@ -54,10 +54,14 @@ class Watching:
             product_ids=self._product_ids, resume_token=self.resume_token, low_stock=self._low_stock
         )
 
-    def read(self, answer: pb.WatchStockResponse) -> StockEvent | None:
-        """Take an answer; None for one that only says where the stream stands, or that is newer than this client."""
+    def connected(self) -> None:
+        """Take note that the feed is up."""
         self._failures = 0
         self._down_since = None
+
+    def read(self, answer: pb.WatchStockResponse) -> StockEvent | None:
+        """Take an answer; None for one that only says where the stream stands, or that is newer than this client."""
+        self.connected()
         self.resume_token = answer.resume_token or self.resume_token
         match answer.WhichOneof("event"):
             case "movement":

@@ -23,6 +23,8 @@ class Stream(Protocol):
     """What is used of gRPC's stream."""
 
     def __next__(self) -> pb.WatchStockResponse: ...
+    def initial_metadata(self) -> object: ...
+    def is_active(self) -> bool: ...
     def cancel(self) -> object: ...
 
 
@@ -30,17 +32,21 @@ class AsyncStream(Protocol):
     """What is used of grpc.aio's stream."""
 
     async def read(self) -> Any: ...
+    async def initial_metadata(self) -> object: ...
+    def done(self) -> bool: ...
     def cancel(self) -> object: ...
 
 
 class StockWatch(Iterator["StockEvent"]):
-    """The events of a feed, without a gap or a repeat: it connects again by itself and goes on after the last one.
+    """The events of a feed: it connects again by itself and goes on after the last one, without a gap or a repeat.
 
         with client.watch_stock(low_stock=5) as events:
             for event in events:
                 print(event.change, event.resume_token)
 
-    The feed begins when the block is entered, or else with the first `next()`. A connection that fails for a passing
+    The feed is in place when the block is entered (or else with the first `next()`), or as soon as a service that is
+    away is back. Only its first event gives it a place to go on from: until then, a new connection starts anew, unless
+    you give a `resume_token`. A connection that fails for a passing
     reason is made again after a pause (see RetryPolicy); if that goes on for longer than the `timeout` of the watch,
     `next()` raises the last failure, and may be called again. `resume_token` is where the feed stands: give it to
     another watch to go on from there, also in another process. An OVERLOADED from the server (it cuts off who reads too
@@ -96,11 +102,14 @@ class StockWatch(Iterator["StockEvent"]):
             self._stream = self._connect(self._watching.request())
             if self._closed.is_set():  # by another thread, which has not seen this stream
                 self._stream.cancel()
+            self._stream.initial_metadata()  # comes when the feed is in place, or with its failure
+            if self._stream.is_active():
+                self._watching.connected()
         return self._stream
 
 
 class AsyncStockWatch(AsyncIterator["StockEvent"]):
-    """The events of a feed, without a gap or a repeat: it connects again by itself and goes on after the last one.
+    """The events of a feed: it connects again by itself and goes on after the last one, without a gap or a repeat.
 
         async with client.watch_stock(low_stock=5) as events:
             async for event in events:
@@ -124,11 +133,10 @@ class AsyncStockWatch(AsyncIterator["StockEvent"]):
     async def close(self) -> None:
         """End the feed. Safe to call twice."""
         self._closed.set()
-        if self._stream is not None:
-            self._stream.cancel()
+        self._drop()
 
     async def __aenter__(self) -> Self:
-        self._open()
+        await self._open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -138,11 +146,11 @@ class AsyncStockWatch(AsyncIterator["StockEvent"]):
         while not self._closed.is_set():
             failure: grpc.RpcError | None = None
             try:
-                answer = await self._open().read()
+                answer = await (await self._open()).read()
             except grpc.RpcError as broken:
                 failure = broken
             except asyncio.CancelledError:
-                self._stream = None  # gRPC has cancelled the stream together with the read
+                self._drop()
                 if self._closed.is_set() and not _cancelling():
                     break
                 raise
@@ -152,15 +160,24 @@ class AsyncStockWatch(AsyncIterator["StockEvent"]):
                     if event is not None:
                         return event
                     continue
-            self._stream = None
+            self._drop()
             if not self._closed.is_set():
                 await self._pause(self._watching.pause_after(failure))
         raise StopAsyncIteration
 
-    def _open(self) -> AsyncStream:
+    async def _open(self) -> AsyncStream:
         if self._stream is None:
-            self._stream = self._connect(self._watching.request())
+            stream = self._stream = self._connect(self._watching.request())
+            await stream.initial_metadata()  # comes when the feed is in place, or with its failure
+            if not stream.done():
+                self._watching.connected()
+            return stream
         return self._stream
+
+    def _drop(self) -> None:
+        if self._stream is not None:
+            self._stream.cancel()  # as gRPC does itself with one whose read is cancelled
+            self._stream = None
 
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):

@@ -6,8 +6,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, assert_type
 
 from inventory_client import (
+    AdjustmentReason,
     AsyncHold,
     AsyncInventoryClient,
+    AsyncListing,
+    AsyncStockWatch,
     ClientConfig,
     FieldViolation,
     Hold,
@@ -16,11 +19,25 @@ from inventory_client import (
     InvalidStockState,
     InventoryClient,
     InventoryError,
+    LatePolicy,
+    Listing,
+    LowStock,
+    Movement,
+    MovementKind,
+    OrderLine,
+    Page,
     ReleaseReason,
     Reservation,
     ReservationAlreadyReleased,
     ReservationStatus,
+    ReserveItem,
+    SettleItem,
+    SettlementAction,
     Stock,
+    StockEvent,
+    StockExplanation,
+    StockShortage,
+    StockWatch,
     ValidationError,
     VersionMismatch,
 )
@@ -41,7 +58,8 @@ def threads(client: InventoryClient, minute: timedelta, chosen: UUID) -> None:
     assert_type(client.reserve_stock("teapot", "o-1", 2, ttl=minute, request_id="x"), Reservation)
     assert_type(client.get_reservation("r-1"), Reservation)
     assert_type(client.release_reservation("r-1"), Reservation)
-    assert_type(client.deduct_reservation("r-1"), Reservation)
+    assert_type(client.deduct_reservation("r-1", late_policy=LatePolicy.REACQUIRE), Reservation)
+    assert_type(client.extend_reservation("r-1", minute), Reservation)
     with client as same:
         assert_type(same, InventoryClient)
     with client.hold("teapot", "o-1", 2, ttl=minute) as hold:
@@ -49,6 +67,7 @@ def threads(client: InventoryClient, minute: timedelta, chosen: UUID) -> None:
         assert_type(hold.reservation, Reservation)
         assert_type(hold.deduct(), Reservation)
         assert_type(hold.release(timeout=1.5), Reservation)
+        assert_type(hold.extend(minute), Reservation)
 
 
 async def tasks(client: AsyncInventoryClient, minute: timedelta, chosen: UUID) -> None:
@@ -58,13 +77,52 @@ async def tasks(client: AsyncInventoryClient, minute: timedelta, chosen: UUID) -
     assert_type(await client.reserve_stock("teapot", "o-1", 2, ttl=minute, request_id="x"), Reservation)
     assert_type(await client.get_reservation("r-1"), Reservation)
     assert_type(await client.release_reservation("r-1"), Reservation)
-    assert_type(await client.deduct_reservation("r-1"), Reservation)
+    assert_type(await client.deduct_reservation("r-1", late_policy=LatePolicy.REACQUIRE), Reservation)
+    assert_type(await client.extend_reservation("r-1", minute), Reservation)
     async with client as same:
         assert_type(same, AsyncInventoryClient)
     async with client.hold("teapot", "o-1", 2, ttl=minute) as hold:
         assert_type(hold, AsyncHold)
         assert_type(await hold.deduct(), Reservation)
         assert_type(await hold.release(), Reservation)
+        assert_type(await hold.extend(minute), Reservation)
+
+
+def threads_with_more(client: InventoryClient, minute: timedelta) -> None:
+    assert_type(client.reserve_order("o-1", [OrderLine("teapot", 1), ("cup", 6)], wait=minute), tuple[Reservation, ...])
+    assert_type(client.release_order("o-1"), tuple[Reservation, ...])
+    assert_type(client.deduct_order("o-1"), tuple[Reservation, ...])
+    item = ReserveItem("teapot", "o-1", 2, ttl=minute)
+    assert_type(client.batch_reserve_stock([item]), tuple[Reservation | InventoryError, ...])
+    end = SettleItem("r-1", SettlementAction.DEDUCT)
+    assert_type(client.batch_settle_reservations([end]), tuple[Reservation | InventoryError, ...])
+    assert_type(client.batch_get_stock(["teapot"]), tuple[Stock | InventoryError, ...])
+    assert_type(client.adjust_stock("teapot", -1, AdjustmentReason.DAMAGE, expected_version=3), Stock)
+    assert_type(client.list_stock(max_available=5), Listing[Stock])
+    assert_type(client.list_stock().page("token"), Page[Stock])
+    assert_type(client.list_reservations(order_id="o-1", status=ReservationStatus.RESERVED), Listing[Reservation])
+    assert_type([each.kind for each in client.list_movements("teapot")], list[MovementKind])
+    assert_type(client.explain_stock("teapot"), StockExplanation)
+    with client.watch_stock(["teapot"], low_stock=5) as watch:
+        assert_type(watch, StockWatch)
+        for event in watch:
+            assert_type(event, StockEvent)
+            assert_type(event.change, Movement | LowStock)
+
+
+async def tasks_with_more(client: AsyncInventoryClient, minute: timedelta) -> None:
+    assert_type(await client.reserve_order("o-1", [("cup", 6)], ttl=minute), tuple[Reservation, ...])
+    item = ReserveItem("teapot", "o-1", 2, ttl=minute)
+    assert_type(await client.batch_reserve_stock([item]), tuple[Reservation | InventoryError, ...])
+    assert_type(await client.batch_get_stock(["teapot"]), tuple[Stock | InventoryError, ...])
+    assert_type(client.list_stock(max_available=5), AsyncListing[Stock])
+    assert_type(await client.list_stock().page("token"), Page[Stock])
+    assert_type([each.kind async for each in client.list_movements("teapot")], list[MovementKind])
+    assert_type(await client.explain_stock("teapot"), StockExplanation)
+    async with client.watch_stock(low_stock=5) as watch:
+        assert_type(watch, AsyncStockWatch)
+        async for event in watch:
+            assert_type(event, StockEvent)
 
 
 def stubs(client: InventoryClient, request: GetStockRequest) -> GetStockResponse:
@@ -91,6 +149,7 @@ def errors(error: InventoryError) -> None:
     if isinstance(error, InsufficientStock):
         assert_type(error.product_id, str)
         assert_type(error.available, int)
+        assert_type(error.lines, tuple[StockShortage, ...])
     if isinstance(error, ReservationAlreadyReleased):
         assert_type(error.release_reason, ReleaseReason)
     if isinstance(error, VersionMismatch):
@@ -105,6 +164,8 @@ def mistakes_that_are_found(client: InventoryClient, config: ClientConfig, stock
     client.reserve_stock("teapot", "o-1", "2")  # type: ignore[arg-type]
     client.reserve_stock("teapot", "o-1", 2, ttl=60)  # type: ignore[arg-type]
     client.reserve_stock("teapot", "o-1", 2, None)  # type: ignore[call-arg]
+    client.reserve_order("o-1", ["teapot"])  # type: ignore[list-item]
+    client.adjust_stock("teapot", 1, "COUNT")  # type: ignore[arg-type]
     stock.version = 2  # type: ignore[misc]
     config.token = "sesame"  # type: ignore[misc]
     InventoryClient(config)  # type: ignore[arg-type]

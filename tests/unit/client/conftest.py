@@ -23,11 +23,16 @@ from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Self
 
     from google.protobuf.message import Message
 
 CODES = {code.value[0]: code for code in grpc.StatusCode}
 SERVICE = pb.DESCRIPTOR.services_by_name["InventoryService"]
+
+
+#: the end of a stream
+END = grpc.StatusCode.OK
 
 
 @dataclass(frozen=True)
@@ -70,10 +75,14 @@ def make_status() -> Callable[..., Status]:
 
 
 class Peer:
-    """Answers what `script` holds, one entry a call, and then empty answers. Every operation of the proto is there."""
+    """Answers what `script` holds, one entry a call, and then empty answers. Every operation of the proto is there.
+
+    A stream is scripted as a list: it sends the messages, fails with a status, or ends with END. After the last entry,
+    and where nothing is scripted, it stays open without a word until the other side goes.
+    """
 
     def __init__(self) -> None:
-        self.script: list[Message | grpc.StatusCode] = []
+        self.script: list[Any] = []
         self.seen: list[Seen] = []
         self.target = ""
         self.called = threading.Event()
@@ -100,33 +109,74 @@ class Peer:
             metadata = {key: value for key, value in context.invocation_metadata()}  # noqa: C416 - typed as pairs only
             self.seen.append(Seen(method.name, request, metadata, context.time_remaining()))
             self.called.set()
-            outcome = self.script.pop(0) if self.script else answer_class()
-            if isinstance(outcome, Status):
-                context.set_trailing_metadata((("grpc-status-details-bin", outcome.SerializeToString()),))
-                context.abort(CODES[outcome.code], outcome.message)
-            if isinstance(outcome, grpc.StatusCode):
-                context.abort(outcome, "by a proxy")
+            outcome: Message = self.script.pop(0) if self.script else answer_class()
+            fail_with(outcome, context)
             return outcome
 
-        return grpc.unary_unary_rpc_method_handler(
-            answer,
+        def stream(request: Message, context: grpc.ServicerContext) -> Iterator[Message]:
+            gone = threading.Event()
+            context.add_callback(gone.set)
+            self.seen.append(Seen(method.name, request, {}, context.time_remaining()))
+            self.called.set()
+            outcomes = self.script.pop(0) if self.script else []
+            if not outcomes or isinstance(outcomes[0], pb.WatchStockResponse):
+                context.send_initial_metadata(())
+            for outcome in outcomes:
+                if outcome is END:
+                    return
+                fail_with(outcome, context)
+                yield outcome
+            gone.wait(30)
+
+        streams = method.server_streaming
+        make: Any = grpc.unary_stream_rpc_method_handler if streams else grpc.unary_unary_rpc_method_handler
+        handler: grpc.RpcMethodHandler[Any, Any] = make(
+            stream if streams else answer,
             request_deserializer=GetMessageClass(method.input_type).FromString,
             response_serializer=answer_class.SerializeToString,
         )
+        return handler
+
+
+def fail_with(outcome: object, context: grpc.ServicerContext) -> None:
+    if isinstance(outcome, Status):
+        context.set_trailing_metadata((("grpc-status-details-bin", outcome.SerializeToString()),))
+        context.abort(CODES[outcome.code], outcome.message)
+    if isinstance(outcome, grpc.StatusCode):
+        context.abort(outcome, "by a proxy")
 
 
 class Blocking:
-    """An AsyncInventoryClient that is called like the other one, so that both pass through one test body."""
+    """What belongs to asyncio, called like its twin for threads, so that both pass through one test body."""
 
-    def __init__(self, runner: asyncio.Runner, client: AsyncInventoryClient) -> None:
+    def __init__(self, runner: asyncio.Runner, client: Any) -> None:
         self._runner = runner
         self._client = client
 
-    def __getattr__(self, name: str) -> Callable[..., Any]:
+    def __getattr__(self, name: str) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
-            return self._runner.run(getattr(self._client, name)(*args, **kwargs))
+            answer = getattr(self._client, name)(*args, **kwargs)
+            if not hasattr(answer, "__aiter__"):
+                return self._runner.run(answer)
+            return Blocking(self._runner, answer)
 
-        return call
+        value = getattr(self._client, name)
+        return call if callable(value) else value
+
+    def __iter__(self) -> Iterator[Any]:
+        events = aiter(self._client)
+        while True:
+            try:
+                yield self._runner.run(anext(events))
+            except StopAsyncIteration:
+                return
+
+    def __enter__(self) -> Self:
+        self._runner.run(self._client.__aenter__())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._runner.run(self._client.__aexit__(*_))
 
     @contextmanager
     def hold(self, *args: Any, **kwargs: Any) -> Iterator[Blocking]:
