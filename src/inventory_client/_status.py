@@ -96,6 +96,8 @@ def error_from(code: StatusCode, message: str, status: Status) -> InventoryError
     )
     if isinstance(error, (errors.InsufficientStock, errors.ProductNotFound)):
         error.lines = tuple(_shortage(short) for short in _details(status, pb.StockShortage))
+    if isinstance(error, errors.InsufficientStock) and not error.lines:  # one line needs no list to be told
+        error.lines = (StockShortage(error.product_id, error.requested, error.available),)
     retry = _detail(status, RetryInfo)
     if retry.HasField("retry_delay"):
         error.retry_after = retry.retry_delay.ToTimedelta()

@@ -110,7 +110,7 @@ class InvalidReservationId(ValidationError):
 
 
 class ProductNotFound(InventoryError):
-    """There is no inventory record of `product_id`; in an order, of any of the products of `lines`."""
+    """There is no inventory record of `product_id`; in an order of several lines, of none of those of `lines`."""
 
     reason = "PRODUCT_NOT_FOUND"
     code = StatusCode.NOT_FOUND
@@ -131,7 +131,8 @@ class ReservationNotFound(InventoryError):
 class InsufficientStock(InventoryError):
     """Of `product_id`, `requested` units were asked for and `available` are there.
 
-    `lines` has every product of which an order asks too much, also those without an inventory record.
+    `lines` has every product of which an order asks too much, also those without an inventory record; where only one
+    product was asked for, that one.
     """
 
     reason = "INSUFFICIENT_STOCK"

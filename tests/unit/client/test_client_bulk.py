@@ -103,6 +103,14 @@ def test_a_refused_order_names_every_short_and_unknown_line(peer: Peer, client: 
     assert unknown.value.lines == (StockShortage("unicorn", 1, None),)
 
 
+def test_where_one_product_was_asked_for_it_is_the_short_line(peer: Peer, client: Any, make_status: MakeStatus) -> None:
+    said = {"product_id": "teapot", "requested": "3", "available": "2"}
+    peer.script = [make_status(StatusCode.FAILED_PRECONDITION, "INSUFFICIENT_STOCK", metadata=said)]
+    with pytest.raises(InsufficientStock) as raised:
+        client.reserve_stock("teapot", "o-1", 3)
+    assert raised.value.lines == (StockShortage("teapot", 3, 2),)
+
+
 def test_the_wait_is_time_on_top_for_the_call(peer: Peer, client: Any) -> None:
     client.reserve_stock("teapot", "o-1", 1, wait=timedelta(seconds=20))
     client.reserve_stock("teapot", "o-1", 1)
