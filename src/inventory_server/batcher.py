@@ -33,9 +33,10 @@ class _Entry(Generic[Item, Value]):
 class Lane(Generic[Item, Value]):
     """Collects requests into batches and runs one batch at a time.
 
-    A request that finds the lane idle starts at once. `key` tells which requests must not share a batch: of those
-    with one key the later waits for the next batch. `after` sees a batch with its values before they are handed out,
-    while the next batch is already under way.
+    A request that finds the lane idle starts at once; between two batches the lane waits up to `gather_max` seconds,
+    for as long as each `gather_pause` brings another request. `key` tells which requests must not share a batch: of
+    those with one key the later waits for the next batch. `after` sees a batch with its values before they are handed
+    out, while the next batch is already under way.
     """
 
     def __init__(
@@ -47,6 +48,8 @@ class Lane(Generic[Item, Value]):
         after: Callable[[Sequence[Value]], Awaitable[None]] | None = None,
         batch_size: int,
         queue_size: int,
+        gather_pause: float = 0.0,
+        gather_max: float = 0.0,
     ) -> None:
         self._run = run
         self._key = key
@@ -54,6 +57,8 @@ class Lane(Generic[Item, Value]):
         self._after = after
         self._batch_size = batch_size
         self._queue_size = queue_size
+        self._gather_pause = gather_pause
+        self._gather_max = gather_max
         self._queue: deque[_Entry[Item, Value]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._running = False
@@ -88,8 +93,23 @@ class Lane(Generic[Item, Value]):
                     _answer(batch, outcomes)
                 else:
                     self._spawn(self._finish(batch, outcomes))
+                if len(batch) > 1:
+                    await self._gather()
         finally:
             self._running = False
+
+    async def _gather(self) -> None:
+        """Let the next batch grow while requests keep coming in.
+
+        The callers just answered come back together. Without this the first of them would start a batch alone, and a
+        busy server would spend its time on the overhead of small batches. A lane with one caller never waits here.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._gather_max
+        seen = -1
+        while seen < len(self._queue) < self._batch_size and loop.time() < end:
+            seen = len(self._queue)
+            await asyncio.sleep(self._gather_pause)
 
     def _take(self) -> list[_Entry[Item, Value]]:
         """Take the next batch off the queue; what nobody waits for any more is dropped."""

@@ -244,6 +244,8 @@ class Inventory:
             after=after,
             batch_size=self._settings.batch_size,
             queue_size=self._settings.queue_size,
+            gather_pause=self._settings.gather_pause,
+            gather_max=self._settings.gather_max,
         )
 
 

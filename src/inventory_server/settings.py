@@ -119,6 +119,10 @@ class Settings:
     )
     lanes: int = setting("1", whole, "batches of one operation that may be under way at once", 1)
     batch_size: int = setting("256", whole, "most requests one statement carries", 1)
+    gather_pause: float = setting(
+        "1ms", duration, "between two batches the next one grows for as long as each such pause brings another request"
+    )
+    gather_max: float = setting("20ms", duration, "but no longer than this; 0s sends what is there at once")
     queue_size: int = setting("4096", whole, "most requests of one operation that wait before OVERLOADED", 1)
     watch_interval: float = setting(
         "1s", duration, "longest pause between two looks at the ledger while somebody watches and nobody wakes us", 0.01
