@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import psycopg
+import pytest
 from tests.fixtures.refusals import refused
 from tests.fixtures.shop import LONG, balance, expire, held, stocked
 from tests.fixtures.waiting import at_once, eventually
@@ -22,6 +24,8 @@ from inventory_client import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.fixtures.serving import Server
 
 SECOND = timedelta(seconds=1)
@@ -151,3 +155,32 @@ def test_a_reserve_gets_expired_units_while_the_worker_is_after_them_too(
         holds = [held(client, product_id, 4).reservation_id for _ in range(5)]
         expire(server.database_url, *holds)
         assert client.reserve_stock(product_id, "order", 20, ttl=LONG).quantity == 20
+
+
+def test_a_hold_that_a_stranger_has_locked_keeps_neither_worker_nor_reserve_from_the_others(
+    client: InventoryClient, server: Server, calm_client: InventoryClient, calm_server: Server
+) -> None:
+    product_id = stocked(client, 2)
+    first, second = (client.reserve_stock(product_id, f"order-{number}", 1, ttl=SECOND) for number in (1, 2))
+    with locked_hold(server, first):
+        eventually(lambda: row_status(server, second.reservation_id) == "RELEASED", within=3)
+        assert row_status(server, first.reservation_id) == "RESERVED"
+    eventually(lambda: balance(client, product_id) == (2, 0), within=3)
+
+    product_id = stocked(calm_client, 2)
+    first, second = (held(calm_client, product_id) for _ in range(2))
+    expire(calm_server.database_url, first.reservation_id, second.reservation_id)
+    with locked_hold(calm_server, first):
+        assert held(calm_client, product_id).quantity == 1
+        with pytest.raises(InsufficientStock):
+            held(calm_client, product_id)
+    assert held(calm_client, product_id).quantity == 1
+
+
+@contextmanager
+def locked_hold(server: Server, hold: Reservation) -> Iterator[None]:
+    with psycopg.connect(server.database_url) as connection:
+        query = "SELECT 1 FROM inventory_reservations WHERE reservation_id = %s FOR UPDATE"
+        assert connection.execute(query, (hold.reservation_id,)).rowcount == 1
+        yield
+        connection.rollback()
