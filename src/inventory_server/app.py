@@ -110,7 +110,7 @@ async def _serve(settings: Settings, database_url: str, redis_url: str, expiry: 
     try:
         async with _listening(settings, health) as server:
             inventory = Inventory(StockRepository(database), HoldRepository(database), cache, settings)
-            feed = _feed(database, database_url, settings)
+            feed = _feed(database, database_url, settings, inventory)
             servicers = [
                 InventoryServicer(inventory, settings),
                 OrdersServicer(inventory, settings),
@@ -138,12 +138,13 @@ async def _serve(settings: Settings, database_url: str, redis_url: str, expiry: 
     log.info("stopped")
 
 
-def _feed(database: Database, database_url: str, settings: Settings) -> Feed:
+def _feed(database: Database, database_url: str, settings: Settings, inventory: Inventory) -> Feed:
     return Feed(
         FeedRepository(database),
         lambda: Alarm(database_url, settings),
         interval=settings.watch_interval,
         queue_size=settings.watch_queue_size,
+        came_back=inventory.stir,
     )
 
 

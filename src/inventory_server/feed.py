@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from inventory_server.errors import DatabaseUnavailable, InternalError, Overloaded, ValidationError, Violation
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterable
+    from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 
     from inventory_server.domain import FeedChange, Position
     from inventory_server.errors import InventoryError
@@ -104,15 +104,24 @@ class _Audience:
 
 
 class Feed:
-    """Streams of changes, any number of them. Reads and listens only while somebody watches."""
+    """Streams of changes, any number of them. Reads and listens only while somebody watches.
+
+    `came_back` is told of each product of which units became available, as long as the feed reads.
+    """
 
     def __init__(
-        self, repository: FeedRepository, new_alarm: Callable[[], Alarm], interval: float, queue_size: int
+        self,
+        repository: FeedRepository,
+        new_alarm: Callable[[], Alarm],
+        interval: float,
+        queue_size: int,
+        came_back: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._repository = repository
         self._new_alarm = new_alarm
         self._interval = interval
         self._queue_size = queue_size
+        self._came_back = came_back
         self._audience = _Audience()
         # How far the reader has told its audience; None while nobody is there.
         self._position: Position | None = None
@@ -195,7 +204,7 @@ class Feed:
                 while self._audience:
                     page = await self._read(position)
                     if page is not None:
-                        self._audience.tell(page.changes)
+                        self._tell(page.changes)
                         self._position = position = page.end
                         if page.full:
                             continue
@@ -208,6 +217,11 @@ class Feed:
             # Another reader may be at work by now, if this one had told that it was leaving.
             if self._reader is asyncio.current_task():
                 self._position = None
+
+    def _tell(self, changes: Sequence[FeedChange]) -> None:
+        self._audience.tell(changes)
+        for product_id in {change.position.product_id for change in changes if change.movement.available_delta > 0}:
+            self._came_back(product_id)
 
     async def _read(self, after: Position) -> Page | None:
         try:

@@ -278,6 +278,10 @@ def test_orders_that_want_the_same_products_crosswise_never_wait_for_each_other(
         for number, wanted in enumerate([("a", "b"), ("b", "c"), ("c", "a"), ("b", "a"), ("c", "b")]):
             shop.enter(str(number), 30.0, None, **dict.fromkeys(wanted, 1))
         await settled()
+        shop.put_back("b")
+        shop.put_back("c")
+        await settled()
+        assert shop.served == []  # the second could go, but not before the first, which wants b too
         for product_id in "abc":
             shop.put_back(product_id, 4)
         await settled()
@@ -314,7 +318,7 @@ def test_at_the_end_all_try_once_more_in_order_and_leave() -> None:
         assert await asyncio.gather(*tasks) == ["served"] * 2 + ["INSUFFICIENT_STOCK"] * 3
         assert await shop.enter("too late", teapot=1) == "INSUFFICIENT_STOCK"
         assert shop.served == ["order-0", "order-1"]
-        assert now() - start < RETRY_SECONDS / 2
+        assert now() - start < 10 * TRY_SECONDS
 
     play(scene)
 
