@@ -49,8 +49,9 @@ check-proto: $(READY) ## prove that the committed stubs are what protos/ generat
 	$(call generate,build/stubs)
 	diff --recursive --brief --exclude=__pycache__ --exclude=__init__.py $(STUBS) build/stubs/inventory_client/proto
 
-bench: $(READY) ## measure an empty handler, a transaction per request, and this service
+bench: $(READY) ## measure an empty handler, a transaction per request, this service, and its bulk calls
 	$(BIN)/python -m tests.bench $(ARGS)
+	$(BIN)/python -m tests.bench.bulk
 
 soak: $(READY) ## use the whole API while everything is broken, and audit each answer (ARGS="--seconds 600 --seed 1")
 	$(BIN)/python -m tests.soak $(ARGS)

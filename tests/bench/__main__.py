@@ -43,7 +43,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    loads = [name for name in LOADS if name != "initialize"]
+    loads = [name for name in LOADS if name != "initialize" and not name.startswith("bulk")]
     add = parser.add_argument
     add("--seconds", type=float, default=1.5, help="length of one run (default %(default)s)")
     add("--rounds", type=int, default=5, help="how often everything is run (default %(default)s)")

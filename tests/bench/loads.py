@@ -26,6 +26,8 @@ HOT = "hot"
 SPREAD = [f"product-{number:05}" for number in range(10_000)]
 # Enough that no run sells out, little enough that bulk additions stay far from int64.
 QUANTITY = 1_000_000_000
+# Items of one bulk call.
+BULK = 500
 # Random choices are made before the run and used in turn.
 CHOICES = 65_536
 # The protobuf keys of ReserveStockRequest.order_id and .request_id, each with the length of a UUID: fields may come
@@ -52,6 +54,40 @@ def initialize(products: Iterator[str]) -> Load:
         yield SERVICE + "InitializeStock", request.SerializeToString()
 
 
+def bulk_reserve(products: Iterator[str]) -> Load:
+    """Reserve one unit of BULK products a call."""
+    while True:
+        yield _bulk_reserve(products)
+
+
+def bulk_cycle(products: Iterator[str]) -> Load:
+    """Reserve one unit of BULK products in a call, and deduct those holds in the next."""
+    while True:
+        reply = yield _bulk_reserve(products)
+        held = pb.BatchReserveStockResponse.FromString(reply or b"").outcomes
+        settlements = [
+            pb.Settlement(
+                reservation_id=outcome.reservation.reservation_id,
+                action=pb.SETTLEMENT_ACTION_DEDUCT,
+                request_id=str(uuid7()),
+            )
+            for outcome in held
+        ]
+        message = pb.BatchSettleReservationsRequest(items=settlements)
+        reply = yield SERVICE + "BatchSettleReservations", message.SerializeToString()
+        settled = pb.BatchSettleReservationsResponse.FromString(reply or b"").outcomes
+        if any(outcome.HasField("error") for outcome in settled):
+            raise RuntimeError("a hold could not be deducted")
+
+
+def _bulk_reserve(products: Iterator[str]) -> Call:
+    items = [
+        pb.ReserveStockRequest(product_id=next(products), order_id="order", quantity=1, request_id=str(uuid7()))
+        for _ in range(BULK)
+    ]
+    return SERVICE + "BatchReserveStock", pb.BatchReserveStockRequest(items=items).SerializeToString()
+
+
 def _at_random(weights: list[float] | None = None) -> Iterator[str]:
     # seeded, so that every target gets the same products
     return itertools.cycle(random.Random(7).choices(SPREAD, weights, k=CHOICES))  # noqa: S311
@@ -65,6 +101,9 @@ LOADS: dict[str, Callable[[], Callable[[], Load]]] = {
     "initialize": lambda: _shared(initialize, iter([HOT, *SPREAD])),
     "hot": lambda: _shared(reserve, itertools.repeat(HOT)),
     "spread": lambda: _shared(reserve, _at_random()),
+    "bulk-hot": lambda: _shared(bulk_reserve, itertools.repeat(HOT)),
+    "bulk-spread": lambda: _shared(bulk_reserve, _at_random()),
+    "bulk-cycle": lambda: _shared(bulk_cycle, _at_random()),
     "zipf": lambda: _shared(reserve, _at_random([1 / rank for rank in range(1, len(SPREAD) + 1)])),
 }
 """By name: a function that begins a run and returns the maker of each request in flight."""

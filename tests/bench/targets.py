@@ -76,6 +76,11 @@ class Target:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def url(self) -> str:
+        """The URL of its database."""
+        return self._url
+
     def __enter__(self) -> Self:
         self._url = self._stores.fresh_database(self._database)
         if self._plan.schema:
