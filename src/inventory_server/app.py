@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import time
 from typing import TYPE_CHECKING
@@ -32,6 +33,7 @@ from inventory_server.rpc.orders_servicer import OrdersServicer
 from inventory_server.rpc.queries_servicer import QueriesServicer
 from inventory_server.rpc.servicer import InventoryServicer
 from inventory_server.rpc.tokens import Tokens
+from inventory_server.supervisor import PARENT, Supervisor, WorkersFailedError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 0.5
+_PARENT_SECONDS = 0.5
 
 
 class StartError(Exception):
@@ -48,7 +51,7 @@ class StartError(Exception):
 
 
 # What ends a command with one sentence.
-FAILURES = (StartError, ListenError, MigrationError, EmbeddedError)
+FAILURES = (StartError, ListenError, MigrationError, EmbeddedError, WorkersFailedError)
 
 
 def serve(settings: Settings) -> None:
@@ -56,10 +59,24 @@ def serve(settings: Settings) -> None:
     with _stores(settings) as (database_url, redis_url):
         if settings.migrate:
             migrate_when_up(database_url, settings.startup_timeout)
+        if settings.workers > 1:
+            _supervise(settings, database_url, redis_url)
+            return
         new_event_loop = _loop_factory()
         expiry = ExpiryThread(database_url, redis_url, settings, new_event_loop)
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             runner.run(_serve(settings, database_url, redis_url, expiry))
+
+
+def _supervise(settings: Settings, database_url: str, redis_url: str) -> None:
+    ours = {
+        "INVENTORY_WORKERS": "1",
+        "INVENTORY_SHARE_ADDRESS": "true",
+        "INVENTORY_MIGRATE": "false",
+        "INVENTORY_DATABASE_URL": database_url,
+        "INVENTORY_REDIS_URL": redis_url,
+    }
+    Supervisor(settings.workers, {**os.environ, **ours}, settings.shutdown_grace).run()
 
 
 @contextlib.contextmanager
@@ -121,12 +138,14 @@ async def _serve(settings: Settings, database_url: str, redis_url: str, expiry: 
             await health.check()
             await server.start()
             checks = asyncio.create_task(health.run())
+            orphaned = asyncio.create_task(_stop_with_parent(stop))
             if settings.expiry:
                 expiry.start()
             log.info("serving on %s", settings.listen)
             await stop.wait()
             log.info("draining for up to %.1f s", settings.shutdown_grace)
             checks.cancel()
+            orphaned.cancel()
             inventory.stop_waiting()
             await health.stop()
             await boundary.drain(server, calls, settings.shutdown_grace)
@@ -136,6 +155,15 @@ async def _serve(settings: Settings, database_url: str, redis_url: str, expiry: 
         await cache.close()
         await database.close()
     log.info("stopped")
+
+
+async def _stop_with_parent(stop: asyncio.Event) -> None:
+    """Stop a worker whose supervisor was killed."""
+    parent = os.environ.get(PARENT)
+    while parent is not None and str(os.getppid()) == parent:  # noqa: ASYNC110 — nobody tells of a parent's end
+        await asyncio.sleep(_PARENT_SECONDS)
+    if parent is not None:
+        stop.set()
 
 
 def _feed(database: Database, database_url: str, settings: Settings, inventory: Inventory) -> Feed:
@@ -157,7 +185,7 @@ async def _listening(settings: Settings, health: Health) -> AsyncIterator[grpc.a
     bind(server, settings.listen, settings)
     servers = [server]
     if settings.health_listen is not None:
-        probes = grpc.aio.server()
+        probes = grpc.aio.server(options=[("grpc.so_reuseport", int(settings.share_address))])
         offer_health(probes, health)
         bind(probes, settings.health_listen, None)
         await probes.start()

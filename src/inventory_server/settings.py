@@ -99,6 +99,8 @@ class Settings:
     migrate: bool = setting("true", switch, "whether serve applies migrations before it starts")
     reservation_ttl: float = setting("10m", duration, "how long a hold lasts that asks for no ttl", 1)
     max_hold: float = setting("24h", duration, "longest life of a hold from its creation, whatever extends it", 1)
+    workers: int = setting("1", whole, "processes that serve together; more than one for more than one core", 1)
+    share_address: bool = setting("false", switch, "whether other servers may serve the same address (SO_REUSEPORT)")
     expiry: bool = setting("true", switch, "whether this process runs the expiry worker")
     expiry_interval: float = setting("1s", duration, "pause between two looks for expired holds", 0.01)
     expiry_batch_size: int = setting("100", whole, "most holds one look expires", 1)

@@ -136,7 +136,7 @@ def _streaming(
             if tokens is not None:
                 tokens.check(name, context.invocation_metadata())
             async with aclosing(await method(_decoded(kind, body), None)) as answers:
-                await context.send_initial_metadata(())
+                await _open(context)
                 async for answer in answers:
                     await _write(context, answer.SerializeToString())
         except asyncio.CancelledError:
@@ -149,6 +149,16 @@ def _streaming(
             calls.streams.discard(task)
 
     return handle
+
+
+async def _open(context: Context) -> None:
+    """Send the headers, and wait for that even where a drain ends the stream: without them no status can be sent."""
+    sending = asyncio.ensure_future(context.send_initial_metadata(()))
+    try:
+        await asyncio.shield(sending)
+    except asyncio.CancelledError:
+        await asyncio.wait({sending})
+        raise
 
 
 async def _write(context: Context, body: bytes) -> None:

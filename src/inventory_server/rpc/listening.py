@@ -21,8 +21,8 @@ def build(settings: Settings) -> grpc.aio.Server:
         options=[
             ("grpc.max_receive_message_length", settings.max_message_bytes),
             ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
-            # A second server on the same port is a mistake to be told, not a way to share it.
-            ("grpc.so_reuseport", 0),
+            # A second server on the same port is a mistake to be told, unless it was asked for.
+            ("grpc.so_reuseport", int(settings.share_address)),
             # Clients may ping an idle connection every ten seconds, as load balancers make them.
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ("grpc.keepalive_permit_without_calls", 1),

@@ -1,0 +1,117 @@
+"""Several worker processes that serve one address, and the process that keeps them running.
+
+Python runs one thread at a time, so one process serves what one core can. The kernel shares the connections out among
+the workers (SO_REUSEPORT); each is a whole server, and the database keeps them in step as it does replicas.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+log = logging.getLogger(__name__)
+
+# A worker that ends sooner than this has not served: it waits longer and longer before it is started again.
+_STEADY_SECONDS = 10.0
+_BACKOFF_SECONDS_MAX = 10.0
+_POLL_SECONDS = 0.2
+# What a worker gets beyond its own drain before it is killed.
+_GRACE_SECONDS = 5.0
+# Tells a worker whose child it is, so that it stops when that process is gone.
+PARENT = "INVENTORY_SUPERVISOR_PID"
+
+
+class WorkersFailedError(Exception):
+    """A worker ended before it had ever served; its own log says why."""
+
+
+class Supervisor:
+    """Runs `count` workers until told to stop, and starts anew those that die."""
+
+    def __init__(self, count: int, environment: Mapping[str, str], grace: float) -> None:
+        self._environment = {**environment, PARENT: str(os.getpid())}
+        self._workers = [_Worker(self._environment) for _ in range(count)]
+        self._grace = grace + _GRACE_SECONDS
+        self._stop = threading.Event()
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT. Call it from the main thread; WorkersFailedError ends it early."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._stop.set())
+        try:
+            for worker in self._workers:
+                worker.start()
+            while not self._stop.wait(_POLL_SECONDS):
+                for worker in self._workers:
+                    worker.look()
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        for worker in self._workers:
+            worker.signal(signal.SIGTERM)
+        deadline = time.monotonic() + self._grace
+        for worker in self._workers:
+            worker.wait(deadline)
+
+
+class _Worker:
+    """One worker process, over all its lives."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+        self._process: subprocess.Popen[bytes] | None = None
+        self._was_steady = False
+        self._backoff = 0.5
+        self._start_at = 0.0
+
+    def start(self) -> None:
+        self._started = time.monotonic()
+        # A group of its own, so that the terminal's Ctrl-C reaches the supervisor alone, which then has them drain.
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "inventory_server", "serve"], env=dict(self._environment), process_group=0
+        )
+        log.info("worker %d started", self._process.pid)
+
+    def look(self) -> None:
+        """Start the worker anew if it has died and has waited long enough."""
+        now = time.monotonic()
+        if self._process is None:
+            if now >= self._start_at:
+                self.start()
+            return
+        status = self._process.poll()
+        steady = now - self._started >= _STEADY_SECONDS
+        self._was_steady = self._was_steady or steady
+        if status is None:
+            return
+        if status > 0 and not self._was_steady:
+            raise WorkersFailedError(f"A worker could not serve (exit status {status}).")
+        self._backoff = 0.5 if steady else min(self._backoff * 2, _BACKOFF_SECONDS_MAX)
+        self._start_at = now + self._backoff
+        log.error("worker %d ended with %d and is started again in %.1f s", self._process.pid, status, self._backoff)
+        self._process = None
+
+    def signal(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(number)
+
+    def wait(self, deadline: float) -> None:
+        """Wait for the end, and kill what does not end in time."""
+        if self._process is None:
+            return
+        try:
+            self._process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            log.error("worker %d did not drain in time and is killed", self._process.pid)  # noqa: TRY400 — no bug
+            self._process.kill()
+            self._process.wait()
