@@ -264,6 +264,21 @@ def test_a_new_watcher_hears_what_commits_from_now_on_and_nothing_older(database
     run(watch())
 
 
+def test_a_new_watcher_is_ahead_of_a_reader_that_rests_and_hears_nothing_older_from_it(database_url: str) -> None:
+    async def watch() -> None:
+        async with fed(database_url, prepared_statements=False) as feed:
+            resident = asyncio.create_task(following(await feed.watch(), "end"))
+            for number in range(20):
+                await asyncio.to_thread(written, database_url, f"before-{number}")
+                changes = await feed.watch()
+                await asyncio.to_thread(written, database_url, f"after-{number}")
+                assert [each.product_id for each in await following(changes, f"after-{number}")] == [f"after-{number}"]
+            await asyncio.to_thread(written, database_url, "end")
+            assert len(await resident) == 41
+
+    run(watch())
+
+
 def test_a_position_that_the_database_never_had_is_refused(database_url: str) -> None:
     async def watch() -> None:
         async with fed(database_url) as feed:
@@ -365,6 +380,8 @@ def test_a_feed_that_cannot_listen_looks_by_itself(database_url: str) -> None:
             changes = await feed.watch()
             await asyncio.to_thread(written, database_url, "teapot")
             await following(changes, "teapot")
+        async with Alarm(database_url, Settings(prepared_statements=False)) as alarm:
+            assert not await alarm.sleep(0.01)
             assert listeners(database_url) == 0
 
     run(watch())
