@@ -172,9 +172,10 @@ def test_nobody_is_served_after_the_deadline(
     server: Server, client: InventoryClient, stub: InventoryServiceStub
 ) -> None:
     product_id = stocked(client, 0)
-    late = enter(stub, product_id, timeout=0.5)
-    # It is told why while somebody still listens, unless the machine is too busy for that.
-    assert code(late) in {grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.DEADLINE_EXCEEDED}
+    late = [enter(stub, product_id, timeout=0.5 + number / 10) for number in range(10)]
+    # They are told why while somebody still listens, unless the machine is too busy for that just then.
+    told, too_late = grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.DEADLINE_EXCEEDED
+    assert told in {code(waiter) for waiter in late} <= {told, too_late}
     client.add_stock(product_id, 1)
     assert held(client, product_id).quantity == 1
     assert holds_of(server.database_url, product_id) == []
