@@ -57,19 +57,19 @@ class ReadingRepository:
 
     async def low_stock(self, available_max: int, after: str | None, rows_max: int) -> list[Stock]:
         """Read balances of products that run low, and of some that have a little more than `available_max`."""
-        rows = await self._database.fetch(_LOW_STOCK, (available_max, after or _FIRST_PRODUCT, rows_max, rows_max))
+        rows = await self._database.fetch(_LOW_STOCK, (available_max, after or _FIRST_PRODUCT, rows_max))
         return [Stock(*row) for row in rows]
 
     async def reservations_of_order(self, order_id: str, after: str | None, rows_max: int) -> list[Reservation]:
         """Read holds in the order of their ids, after one of them or from the first on."""
-        rows = await self._database.fetch(_OF_ORDER, (order_id, after, after, rows_max))
+        rows = await self._database.fetch(_OF_ORDER, (order_id, after, rows_max))
         return [Reservation(*row) for row in rows]
 
     async def reservations_of_product(
         self, product_id: str, statuses: Sequence[str], after: str | None, rows_max: int
     ) -> list[Reservation]:
         """Read holds whose rows have one of the statuses; one that has expired says so, whatever its row says."""
-        rows = await self._database.fetch(_OF_PRODUCT, (product_id, list(statuses), after, rows_max, rows_max))
+        rows = await self._database.fetch(_OF_PRODUCT, (product_id, list(statuses), after, rows_max))
         return [Reservation(*row) for row in rows]
 
     async def movements(self, product_id: str, before: int | None, rows_max: int) -> list[Movement]:
