@@ -8,7 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from inventory_server.errors import DatabaseUnavailable, InternalError, InventoryError, Overloaded
-from inventory_server.postgres.database import BadItem
+from inventory_server.postgres.database import BadItem, RowLocked
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable, Sequence
@@ -159,6 +159,9 @@ async def attempt(
             return [refused]
         middle = len(items) // 2
         return [*await attempt(run, items[:middle], refusal), *await attempt(run, items[middle:], refusal)]
+    except RowLocked as error:
+        # Alone it was the one that waited. Of several nobody knows which, and the caller may sort them out.
+        return [error] * len(items) if len(items) > 1 else [DatabaseUnavailable()]
     except DatabaseUnavailable as error:
         return [error] * len(items)
     except Exception:

@@ -57,8 +57,8 @@ class InvalidQuantity(ValidationError):
     reason = "INVALID_QUANTITY"
 
     @classmethod
-    def above_stock_limit(cls) -> InvalidQuantity:
-        return cls([Violation("quantity", f"would take the stock above {STOCK_MAX} units", cls.reason)])
+    def above_stock_limit(cls, field: str) -> InvalidQuantity:
+        return cls([Violation(field, f"would take the stock above {STOCK_MAX} units", cls.reason)])
 
 
 class InvalidReservationId(ValidationError):

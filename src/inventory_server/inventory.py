@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from inventory_server.batcher import Lane, attempt_all
 from inventory_server.domain import Action
 from inventory_server.errors import InsufficientStock, InternalError, InventoryError, Overloaded, ReservationNotFound
+from inventory_server.lanes import Lanes
 from inventory_server.postgres.holds import StockBusy, refusal
 from inventory_server.waiting import WaitingRoom
 
@@ -48,16 +49,6 @@ class _Lookup(NamedTuple):
     copy: Reservation | None
 
 
-class _Lanes(Generic[Item, Value]):
-    """Lanes of one operation that share out the products, so that no two batches wait for one stock row."""
-
-    def __init__(self, lanes: list[Lane[Item, Value]]) -> None:
-        self._lanes = lanes
-
-    async def submit(self, product_id: str, item: Item, deadline: float | None) -> Value:
-        return await self._lanes[hash(product_id) % len(self._lanes)].submit(item, deadline)
-
-
 class Inventory:
     """All operations. Each raises the InventoryError that its request gets; `deadline` is in the loop's time."""
 
@@ -77,11 +68,11 @@ class Inventory:
         self._settle_orders: Lane[SettleOrder, tuple[Reservation, ...]] = self._lane(
             holds.settle_orders, _order_id, self._forget_orders
         )
-        self._change: _Lanes[Change, Stock] = self._lanes(stock.change, _request_id)
-        self._reserve: _Lanes[Order, tuple[Reservation, ...]] = self._lanes(
+        self._change: Lanes[Change, Stock] = self._lanes(stock.change, _request_id)
+        self._reserve: Lanes[Order, tuple[Reservation, ...]] = self._lanes(
             holds.reserve, _request_id, self._remember_orders
         )
-        self._settle: _Lanes[Settle, Reservation] = self._lanes(holds.settle, _reservation_id, self._forget)
+        self._settle: Lanes[Settle, Reservation] = self._lanes(holds.settle, _reservation_id, self._forget)
         self._room = WaitingRoom(self._reserve_now, self._is_made, settings.queue_size)
         self._bulk = asyncio.Semaphore(_BULK_WIDTH)
         self._bulk_waiting = 0
@@ -228,8 +219,8 @@ class Inventory:
         run: Callable[[Sequence[Item]], Awaitable[Sequence[Value | InventoryError]]],
         key: Callable[[Item], Hashable],
         after: Callable[[Sequence[Value]], Awaitable[None]] | None = None,
-    ) -> _Lanes[Item, Value]:
-        return _Lanes([self._lane(run, key, after) for _ in range(self._settings.lanes)])
+    ) -> Lanes[Item, Value]:
+        return Lanes(lambda: self._lane(run, key, after), self._settings.lanes)
 
     def _lane(
         self,

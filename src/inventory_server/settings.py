@@ -115,7 +115,7 @@ class Settings:
     pool_timeout: float = setting("2s", duration, "longest wait for a connection before DATABASE_UNAVAILABLE", 0.01)
     connect_timeout: float = setting("5s", duration, "longest time one attempt to connect to PostgreSQL takes", 1)
     statement_timeout: float = setting("5s", duration, "longest time one statement takes", 0.01)
-    lock_timeout: float = setting("3s", duration, "longest wait for one row lock", 0.01)
+    lock_timeout: float = setting("1s", duration, "longest wait for one row lock", 0.01)
     prepared_statements: bool = setting(
         "true", switch, "false behind a connection pooler that pools transactions and knows none"
     )

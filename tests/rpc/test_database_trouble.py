@@ -110,7 +110,6 @@ def test_a_row_that_a_stranger_has_locked_is_waited_for_no_longer_than_the_limit
     client.deduct_reservation(hold.reservation_id)
 
 
-@pytest.mark.xfail(reason="a batch that runs into the lock timeout fails as a whole")
 def test_products_that_wait_beside_a_locked_one_are_served(database_url: str, serve: Serve, connect: Connect) -> None:
     client = connect(serve(database_url, lock_timeout="300ms", expiry=False))
     locked_product, others = stocked(client, 100), [stocked(client, 1) for _ in range(10)]

@@ -43,6 +43,10 @@ class BadItem(Exception):
         self.detail = error.diag.message_detail
 
 
+class RowLocked(DatabaseUnavailable):
+    """Somebody held a row of the batch for longer than the lock timeout; nothing was done."""
+
+
 class Database:
     """Runs single statements, each a transaction of its own, on pooled connections that heal by themselves."""
 
@@ -101,6 +105,9 @@ class Database:
                     return await self._run(query, parameters)
             except _RETRIABLE:
                 log.warning("a statement lost a deadlock, attempt %d of %d", attempt, _ATTEMPTS)
+            except pg.LockNotAvailable as error:
+                log.warning("a row was locked for too long: %s", str(error).strip())
+                raise RowLocked from error
             except _UNAVAILABLE as error:
                 self._heal()
                 log.warning("PostgreSQL is unavailable: %s", str(error).strip() or type(error).__name__)

@@ -97,8 +97,8 @@ class HoldRepository:
             (
                 plain(item.reservation_id for item in items),
                 plain(item.ttl_us for item in items),
-                # What was asked for, so that a replay can be told from another request.
-                texts(f"ttl {item.ttl_us / 1e6:g} s" for item in items),
+                # What was asked for, to the microsecond, so that a replay can be told from another request.
+                texts(f"ttl {item.ttl_us / 1e6:.12g} s" for item in items),
                 plain(item.request_id for item in items),
                 life_max_us,
             ),

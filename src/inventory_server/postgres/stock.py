@@ -84,6 +84,6 @@ def _changed(
         case "SHORT":
             return errors.InsufficientStock(item.product_id, -item.delta, available)
         case "LIMIT":
-            return errors.InvalidQuantity.above_stock_limit()
+            return errors.InvalidQuantity.above_stock_limit("delta" if item.kind == "ADJUST" else "quantity")
         case _:
             return errors.RequestIdConflict(item.request_id)

@@ -37,6 +37,7 @@ TIERS = (
     {"errors", "settings", "supervisor", "embedded"},
     {"postgres", "logs"},
     {"cache", "batcher", "waiting"},
+    {"lanes"},
     {"inventory", "queries", "feed", "retention", "audit"},
     {"expiry", "rpc"},
     {"app", "probe"},

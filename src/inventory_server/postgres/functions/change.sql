@@ -42,7 +42,7 @@ BEGIN
     FOR earlier IN
         SELECT i.no, m.available_after, m.reserved_after, m.version, m.occurred_at,
                m.product_id = products[i.product] AND m.kind = i.kind AND m.available_delta = i.delta
-               AND m.reason IS NOT DISTINCT FROM i.reason AND (i.expected IS NULL OR m.version = i.expected + 1) AS same
+               AND m.reason IS NOT DISTINCT FROM i.reason AND (i.expected IS NULL OR m.version - 1 = i.expected) AS same
         FROM inventory_movements m
         JOIN unnest(requests, item_product, kinds, deltas, reasons, expected)
              WITH ORDINALITY AS i (request_id, product, kind, delta, reason, expected, no) USING (request_id)

@@ -37,6 +37,7 @@ DECLARE
     last_line   int;
     line        int;
     p           int;
+    short       int;       -- a product that falls short and whose expired holds nobody has looked at
     quantity    bigint;
     refused     boolean;
 BEGIN
@@ -74,16 +75,10 @@ BEGIN
         last_line := line_last[first_line];
         IF outcomes[first_line] IS NULL THEN
             refused := false;
+            short := NULL;
             FOR line IN first_line .. last_line LOOP
                 p := line_product[line];
                 quantity := line_quantity[line];
-                IF balances[p] < quantity AND tidied[p] IS NULL THEN
-                    taken := inventory_take_back_v1(products[p], moment, balances[p], held[p], versions[p]);
-                    balances[p] := balances[p] + taken.units;
-                    held[p] := held[p] - taken.units;
-                    versions[p] := versions[p] + taken.holds;
-                    tidied[p] := taken.units_locked;
-                END IF;
                 IF balances[p] >= quantity THEN
                     balances[p] := balances[p] - quantity;
                     held[p] := held[p] + quantity;
@@ -94,6 +89,10 @@ BEGIN
                     numbers[line] := versions[p];
                 ELSE
                     refused := true;
+                    IF balances[p] IS NOT NULL AND tidied[p] IS NULL THEN
+                        short := p;
+                        EXIT;
+                    END IF;
                 END IF;
             END LOOP;
             IF refused THEN
@@ -103,8 +102,20 @@ BEGIN
                         balances[p] := balances[p] + line_quantity[line];
                         held[p] := held[p] - line_quantity[line];
                         versions[p] := versions[p] - 1;
+                        outcomes[line] := NULL;
                     END IF;
                 END LOOP;
+                IF short IS NOT NULL THEN
+                    -- In the ledger what comes back stands before what this order takes: undone, it begins again.
+                    taken := inventory_take_back_v1(
+                        products[short], moment, balances[short], held[short], versions[short]
+                    );
+                    balances[short] := balances[short] + taken.units;
+                    held[short] := held[short] - taken.units;
+                    versions[short] := versions[short] + taken.holds;
+                    tidied[short] := taken.units_locked;
+                    CONTINUE;
+                END IF;
                 FOR line IN first_line .. last_line LOOP
                     outcomes[line] := 'REFUSED';
                     avails[line] := balances[line_product[line]];

@@ -1,6 +1,6 @@
 -- Ends holds: each item RELEASEs, DEDUCTs, EXPIREs or REACQUIREs one (deducts it, from the available quantity where
--- it has expired). `holds` are distinct; `actions`, `requests` and `lines`, which number the holds of one request, go
--- with them. Locks the holds in the order of their ids, then their stock rows in the order of the products; a caller
+-- it has expired). `holds` are distinct; `actions`, `requests` and, where they settle whole orders, `lines`, which
+-- number the holds of one request, go with them. Locks the holds in the order of their ids, then their stock rows in the order of the products; a caller
 -- that has locked both already passes the moment at which it looked at them.
 --
 -- Returns a row per item, in order: its outcome (DONE, REPLAYED, CONFLICT, NOT_FOUND, RELEASED or DEDUCTED where it
@@ -94,7 +94,7 @@ BEGIN
                     ELSE 'DONE' END;
                 kinds[item] := kind;
             END IF;
-        ELSIF enders[item] = requests[item] AND reasons[item] IS DISTINCT FROM 'EXPIRED' THEN
+        ELSIF enders[item] = requests[item] THEN
             outcomes[item] := CASE WHEN (actions[item] IN ('DEDUCT', 'REACQUIRE')) = (statuses[item] = 'DEDUCTED')
                 THEN 'REPLAYED' ELSE 'CONFLICT' END;
         ELSIF actions[item] = 'REACQUIRE' AND reasons[item] = 'EXPIRED' THEN
@@ -114,7 +114,10 @@ BEGIN
         IF kinds[item] IS NOT NULL THEN
             versions[p] := versions[p] + 1;
             updateds[item] := moment;
-            enders[item] := requests[item];
+            IF kinds[item] <> 'EXPIRE' THEN
+                enders[item] := CASE WHEN lines IS NULL THEN requests[item]
+                    ELSE inventory_order_ender_v1(requests[item]) END;
+            END IF;
             avails[item] := balances[p];
             reserveds[item] := held[p];
             numbers[item] := versions[p];

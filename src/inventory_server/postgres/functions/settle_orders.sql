@@ -1,10 +1,16 @@
+-- What a hold that was ended with its order says it was ended by: a replay of that request ends no hold alone, nor does
+-- one that ended a hold alone end an order.
+CREATE OR REPLACE FUNCTION inventory_order_ender_v1(request uuid) RETURNS uuid
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN md5('order ' || request::text)::uuid;
+
 -- Ends every hold of orders that is RESERVED, or, for a DEDUCT in which a hold is gone, none of them. A hold is gone
 -- when it has expired or was released and no later hold of the order, live or sold, took its product again.
 -- `orders` are distinct; `actions` (RELEASE or DEDUCT) and `requests` go with them.
 --
 -- Returns rows for each order: its number and outcome (DONE, REPLAYED, CONFLICT, NOT_FOUND, RELEASED or DEDUCTED where
--- it was so already), and its holds that were ended, or the one that is to blame. A stock row that is inconsistent
--- fails the whole statement.
+-- it was so already), and its holds that were ended, or the one that is to blame. Expired holds of a RELEASE are tidied
+-- up beside that. A stock row that is inconsistent fails the whole statement.
 CREATE OR REPLACE FUNCTION inventory_settle_orders_v1(orders text[], actions text[], requests uuid[])
 RETURNS TABLE (no bigint, outcome text, reservation_id uuid, product_id text, order_id text, quantity bigint,
     status text, release_reason text, expires_us bigint, created_us bigint, updated_us bigint)
@@ -39,7 +45,8 @@ BEGIN
     moment := clock_timestamp();
 
     WITH held AS MATERIALIZED (
-        SELECT o.no, o.action, o.request_id, r.reservation_id, r.product_id, r.status, r.created_at, r.ended_by,
+        SELECT o.no, r.reservation_id, r.product_id, r.status, r.created_at,
+            r.ended_by = inventory_order_ender_v1(o.request_id) AS known,
             r.status = 'RESERVED' AND r.expires_at > moment AS live, r.status = 'RESERVED' AS open
         FROM unnest(orders, actions, requests) WITH ORDINALITY AS o (order_id, action, request_id, no)
         JOIN inventory_reservations r ON r.order_id = o.order_id
@@ -54,27 +61,28 @@ BEGIN
     ), judged AS (
         SELECT o.no, o.action, o.request_id,
             CASE WHEN count(h.reservation_id) = 0 THEN 'NOT_FOUND'
-                WHEN bool_or(h.ended_by = o.request_id) THEN
-                    CASE WHEN bool_or(h.ended_by = o.request_id AND h.status = CASE o.action WHEN 'DEDUCT'
-                        THEN 'DEDUCTED' ELSE 'RELEASED' END) THEN 'REPLAYED' ELSE 'CONFLICT' END
-                WHEN o.action = 'DEDUCT' AND EXISTS (SELECT FROM gone g WHERE g.no = o.no) THEN 'RELEASED'
-                WHEN bool_or(h.open) THEN 'DONE'
-                WHEN bool_or(h.status = 'RELEASED') AND o.action = 'RELEASE' THEN 'RELEASED'
-                ELSE 'DEDUCTED' END AS outcome
+                WHEN bool_or(h.known) THEN
+                    CASE WHEN bool_or(h.known AND h.status = CASE o.action WHEN 'DEDUCT' THEN 'DEDUCTED'
+                        ELSE 'RELEASED' END) THEN 'REPLAYED' ELSE 'CONFLICT' END
+                WHEN bool_or(h.live) AND (o.action = 'RELEASE' OR g.first IS NULL) THEN 'DONE'
+                WHEN g.first IS NOT NULL THEN 'RELEASED'
+                ELSE 'DEDUCTED' END AS outcome,
+            coalesce(g.first, min(h.reservation_id::text) FILTER (WHERE h.status = 'DEDUCTED')::uuid) AS blamed
         FROM unnest(orders, actions, requests) WITH ORDINALITY AS o (order_id, action, request_id, no)
         LEFT JOIN held h ON h.no = o.no
-        GROUP BY o.no, o.action, o.request_id
+        LEFT JOIN (
+            SELECT no, min(reservation_id::text)::uuid AS first FROM gone GROUP BY no
+        ) g ON g.no = o.no
+        GROUP BY o.no, o.action, o.request_id, g.first
     ), chosen AS (
         SELECT h.reservation_id, j.action, j.request_id, j.no,
-            (row_number() OVER (PARTITION BY j.no ORDER BY h.reservation_id))::int - 1 AS line
+            -- An expiry is nobody's request, and a request is looked up by its line 0.
+            (row_number() OVER (PARTITION BY j.no ORDER BY h.live DESC, h.reservation_id))::int - 1 AS line
         FROM judged j JOIN held h ON h.no = j.no
-        WHERE j.outcome = 'DONE' AND h.open AND (h.live OR j.action = 'RELEASE')
+        WHERE h.open AND (j.outcome = 'DONE' OR j.outcome = 'RELEASED' AND j.action = 'RELEASE')
     )
     SELECT (SELECT array_agg(j.outcome ORDER BY j.no) FROM judged j),
-           (SELECT array_agg((SELECT coalesce(
-                (SELECT g.reservation_id FROM gone g WHERE g.no = j.no ORDER BY g.reservation_id LIMIT 1),
-                (SELECT h.reservation_id FROM held h WHERE h.no = j.no ORDER BY h.reservation_id LIMIT 1)
-            )) ORDER BY j.no) FROM judged j),
+           (SELECT array_agg(j.blamed ORDER BY j.no) FROM judged j),
            array_agg(c.reservation_id ORDER BY c.reservation_id), array_agg(c.action ORDER BY c.reservation_id),
            array_agg(c.request_id ORDER BY c.reservation_id), array_agg(c.line ORDER BY c.reservation_id),
            array_agg(c.no ORDER BY c.reservation_id)
@@ -99,7 +107,7 @@ BEGIN
         inventory_micros_v1(r.expires_at), inventory_micros_v1(r.created_at), inventory_micros_v1(r.updated_at)
     FROM unnest(orders, requests) WITH ORDINALITY AS o (order_id, request_id, no)
     LEFT JOIN inventory_reservations r ON r.order_id = o.order_id AND CASE
-        WHEN decided[o.no] IN ('DONE', 'REPLAYED') THEN r.ended_by = o.request_id
+        WHEN decided[o.no] IN ('DONE', 'REPLAYED') THEN r.ended_by = inventory_order_ender_v1(o.request_id)
         ELSE r.reservation_id = blamed[o.no] END
     CROSS JOIN LATERAL (SELECT r.status = 'RESERVED' AND r.expires_at <= moment AS expired) x
     ORDER BY o.no, r.reservation_id;
