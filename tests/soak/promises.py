@@ -55,24 +55,23 @@ def check_promises(calls: Sequence[Call], books: Books) -> Iterator[Violation]:
 
 
 def check_expiry(calls: Sequence[Call], books: Books) -> Iterator[Violation]:
-    """No hold is sold after its time, nor taken back before it."""
+    """No hold is sold or given more time after it has expired, nor taken back before."""
     lenient = {call.request_id for call in calls if call.kind == "late_deduct"}
     expiries = dict(books.expiries)
     starts = {request_id: attempts[0].start for request_id, attempts in by_request(calls).items()}
     for row in books.movements:
         if row.hold is None:
             continue
-        if row.kind == "EXTEND" and row.expires_at is not None:
-            expiries[row.hold] = row.expires_at
         late = row.occurred_at - expiries[row.hold]
         if row.kind == "EXPIRE" and late < 0:
             yield Violation("expiry", f"hold {row.hold} was taken back {-late:.6f} s early", None, row.product)
-        if row.kind != "DEDUCT" or row.request_id in lenient or row.request_id is None:
-            continue
-        asked_late = starts.get(row.request_id, 0.0) + books.realtime_offset - expiries[row.hold]
-        if late >= 0 or asked_late > LATE_SECONDS:
-            sentence = f"hold {row.hold} was sold {max(late, asked_late):.6f} s after its expiry"
-            yield Violation("expiry", sentence, row.request_id, row.product)
+        if row.kind in {"DEDUCT", "EXTEND"} and row.request_id is not None and row.request_id not in lenient:
+            asked_late = starts.get(row.request_id, 0.0) + books.realtime_offset - expiries[row.hold]
+            if late >= 0 or asked_late > LATE_SECONDS:
+                sentence = f"{row.kind} of hold {row.hold} {max(late, asked_late):.6f} s after its expiry"
+                yield Violation("expiry", sentence, row.request_id, row.product)
+        if row.expires_at is not None:
+            expiries[row.hold] = row.expires_at
 
 
 def _check_acknowledged(call: Call, answers: Sequence[dict[str, Any]], rows: Sequence[Movement]) -> Iterator[Violation]:

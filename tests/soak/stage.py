@@ -41,7 +41,7 @@ LIMITS = {
     "pool_timeout": "700ms",
     "connect_timeout": "2s",
     "shutdown_grace": "2s",
-    "expiry_interval": "300ms",
+    "expiry_interval": "1s",
     "startup_timeout": "60s",
 }
 CLOCK = Path(__file__).with_name("clock")

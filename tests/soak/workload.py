@@ -46,7 +46,7 @@ _CHOICES = {
     "settle": 24,
     "reserve_order": 7,
     "settle_order": 6,
-    "settle_at_expiry": 3,
+    "settle_at_expiry": 6,
     "extend": 5,
     "add": 5,
     "adjust": 5,
@@ -117,11 +117,13 @@ class Shopper:
 
     async def _do_settle_at_expiry(self) -> None:
         """Ask for a hold within a few milliseconds of its end, before or after."""
-        done = await self._make(Request("reserve", self._reserve().asked | {"ttl": 1}))
-        if done.answer is not None:
-            pause = done.answer["holds"][0]["expires_at"] - time.time() + self._rng.uniform(-0.01, 0.03)
-            await asyncio.sleep(max(0.0, pause))
-            await self._make(Request("deduct", {"hold": done.answer["holds"][0]["hold"]}))
+        made = await self._make(Request("reserve", self._reserve().asked | {"ttl": 1}))
+        if made.answer is None:
+            return
+        (hold,) = made.answer["holds"]
+        await asyncio.sleep(max(0.0, hold["expires_at"] - time.time() + self._rng.uniform(-0.01, 0.03)))
+        kind = self._rng.choice(["deduct", "deduct", "late_deduct", "extend"])
+        await self._make(Request(kind, {"hold": hold["hold"]} | ({"ttl": 1} if kind == "extend" else {})))
 
     async def _do_reserve_order(self) -> None:
         products = self._rng.sample(self._era.products, self._rng.randint(1, 3))
