@@ -55,6 +55,9 @@ RULES: Mapping[str, Rule] = {
 }
 
 
+_METADATA_BYTES_MAX = 512 * 1024
+
+
 def settle(target: str | None, config: ClientConfig | None) -> ClientConfig:
     """Combine what a client was given."""
     config = config or ClientConfig()
@@ -71,6 +74,9 @@ def options(config: ClientConfig) -> list[tuple[str, str | int]]:
         "grpc.keepalive_timeout_ms": round(config.keepalive_timeout_seconds * 1000),
         "grpc.max_send_message_length": config.message_bytes_max,
         "grpc.max_receive_message_length": config.message_bytes_max,
+        # A refusal names all that is wrong, up to a hundred lines of an order; gRPC's 8 kB hold a few dozen of them.
+        "grpc.max_metadata_size": _METADATA_BYTES_MAX,
+        "grpc.absolute_max_metadata_size": 2 * _METADATA_BYTES_MAX,
         # As long as the connection is down calls fail at once and are retried by us (see _calls.Attempts). gRPC's
         # own pause between connection attempts, from 1 s up to 2 min, would leave those retries nothing to find.
         "grpc.initial_reconnect_backoff_ms": 100,
