@@ -10,7 +10,7 @@ from inventory_client import _values
 from inventory_client._attempts import asked_pause, backoff
 from inventory_client._channel import RULES
 from inventory_client._status import error_of
-from inventory_client.errors import Cancelled, InventoryError, ServiceUnavailable
+from inventory_client.errors import InventoryError, ServiceUnavailable
 from inventory_client.ledger import StockEvent
 from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
 
@@ -91,4 +91,4 @@ class Watching:
 
     def _survives(self, error: InventoryError) -> bool:
         # a server that shuts down cancels its streams
-        return self._policy.attempts > 1 and (error.retryable or isinstance(error, Cancelled))
+        return self._policy.attempts > 1 and error.retryable

@@ -252,11 +252,16 @@ class ServiceUnavailable(InventoryError):
 
 
 class Cancelled(InventoryError):
-    """The call was cancelled on its way, as by a server that shuts down or a proxy."""
+    """The call was cancelled on its way, as by a server that shuts down or a proxy, or by closing the channel here."""
 
     reason = "CANCELLED"
     code = StatusCode.CANCELLED
     http_status = 499
+
+    @property
+    def retryable(self) -> bool:
+        """A server that stops cancels what it has not begun; who closed the channel here wants no other attempt."""
+        return not self.message.startswith(("Channel closed", "Locally cancelled"))
 
 
 class Unimplemented(InventoryError):

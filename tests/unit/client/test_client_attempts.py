@@ -191,7 +191,6 @@ def test_what_is_transient_is_retried(code: StatusCode, reason: str, clock: Cloc
         (StatusCode.ABORTED, "VERSION_MISMATCH"),
         (StatusCode.INTERNAL, "INTERNAL_ERROR"),
         (StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"),
-        (StatusCode.CANCELLED, ""),
     ],
 )
 def test_what_would_fail_again_is_not_retried(

@@ -127,6 +127,11 @@ def test_violations_name_the_bad_fields_under_one_base_class(make_status: MakeSt
     assert error.violations == (FieldViolation("quantity", "must be at least 1"),)
 
 
+def test_a_call_that_was_ended_by_closing_the_channel_is_not_made_again() -> None:
+    assert not Cancelled("Channel closed!").retryable
+    assert Cancelled("CANCELLED").retryable
+
+
 def test_retry_info_becomes_a_timedelta(make_status: MakeStatus) -> None:
     error = error_of_status(make_status(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE", retry_after=0.25))
     assert error.retry_after == timedelta(milliseconds=250)
@@ -138,7 +143,7 @@ def test_retry_info_becomes_a_timedelta(make_status: MakeStatus) -> None:
     [
         (StatusCode.DEADLINE_EXCEEDED, DeadlineExceeded, 504, True),
         (StatusCode.UNAVAILABLE, ServiceUnavailable, 503, True),
-        (StatusCode.CANCELLED, Cancelled, 499, False),
+        (StatusCode.CANCELLED, Cancelled, 499, True),
         (StatusCode.UNIMPLEMENTED, Unimplemented, 501, False),
         (StatusCode.UNAUTHENTICATED, Unauthenticated, 401, False),
         (StatusCode.PERMISSION_DENIED, PermissionDenied, 403, False),
