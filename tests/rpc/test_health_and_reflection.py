@@ -112,9 +112,11 @@ def test_reflection_lists_the_services_and_describes_ours_with_its_json_names(
         reflection_pb2.ServerReflectionRequest(list_services=""),
         reflection_pb2.ServerReflectionRequest(file_containing_symbol=SERVICE),
         reflection_pb2.ServerReflectionRequest(file_containing_symbol="google.rpc.ErrorInfo"),
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol=f"{SERVICE}.ReserveStock"),
         reflection_pb2.ServerReflectionRequest(file_containing_symbol="nobody.knows.This"),
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol=f"{SERVICE}.NobodyKnowsThis"),
     ]
-    services, ours, details, unknown = reflect(iter(questions), timeout=10)
+    services, ours, details, method, *unknown = reflect(iter(questions), timeout=10)
     assert {SERVICE, "grpc.health.v1.Health"} <= {each.name for each in services.list_services_response.service}
     files = [FileDescriptorProto.FromString(file) for file in ours.file_descriptor_response.file_descriptor_proto]
     (file,) = [file for file in files if file.package == "inventory.v1"]
@@ -122,4 +124,5 @@ def test_reflection_lists_the_services_and_describes_ours_with_its_json_names(
     (stock,) = [message for message in file.message_type if message.name == "Stock"]
     assert "availableQuantity" in [field.json_name for field in stock.field]
     assert details.file_descriptor_response.file_descriptor_proto
-    assert unknown.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
+    assert method.file_descriptor_response == ours.file_descriptor_response
+    assert [each.error_response.error_code for each in unknown] == [grpc.StatusCode.NOT_FOUND.value[0]] * 2

@@ -24,7 +24,7 @@ _FILES = (inventory_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR, reflection_pb2.DESCRI
 
 def offer(server: grpc.aio.Server, services: Iterable[str]) -> None:
     """Serve v1alpha, which grpcio ships, and v1, which has the same messages: tools want one each."""
-    servicer = reflection.aio.ReflectionServicer((*services, reflection.SERVICE_NAME, V1), pool=_pool())
+    servicer = reflection.aio.ReflectionServicer((*services, reflection.SERVICE_NAME, V1), pool=_Symbols(_pool()))
     handler: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
         request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
@@ -36,6 +36,22 @@ def offer(server: grpc.aio.Server, services: Iterable[str]) -> None:
             for name in (reflection.SERVICE_NAME, V1)
         ]
     )
+
+
+class _Symbols:
+    """A pool that knows the file of a method, too: tools ask for one by its name, and Python's own pool does not."""
+
+    def __init__(self, pool: DescriptorPool) -> None:
+        self._pool = pool
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
+
+    def FindFileContainingSymbol(self, symbol: str) -> Any:  # noqa: N802 - protobuf's name
+        try:
+            return self._pool.FindFileContainingSymbol(symbol)
+        except KeyError:
+            return self._pool.FindMethodByName(symbol).containing_service.file
 
 
 def _pool() -> DescriptorPool:
