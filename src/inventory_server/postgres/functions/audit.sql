@@ -100,7 +100,7 @@ BEGIN
     FULL JOIN holds h USING (product_id)
     CROSS JOIN LATERAL (VALUES
         (s.version IS NULL, 'there are movements or holds, but no record'),
-        (l.version IS NULL, 'the ledger has no movements'),
+        (s.version IS NOT NULL AND l.version IS NULL, 'the ledger has no movements'),
         (l.stray > 0, format('%s movements do not follow from the one before, the first is version %s',
             l.stray, l.stray_first)),
         (l.odd > 0, format('%s movements do not fit their kind, the first is version %s', l.odd, l.odd_first)),
