@@ -38,7 +38,8 @@ class MigrationError(Exception):
 
 def migrate(url: str) -> list[str]:
     """Bring the schema up to date and name the migrations applied. Safe to repeat and to run from many places."""
-    with psycopg.connect(url, application_name="inventory-server migrate") as connection:
+    # Nothing is prepared: behind a pooler of transactions it would stay in a session that others use.
+    with psycopg.connect(url, application_name="inventory-server migrate", prepare_threshold=None) as connection:
         if connection.info.server_version < _POSTGRES_VERSION_MIN:
             raise MigrationError(f"PostgreSQL 15 or later is needed, not {connection.info.server_version // 10000}.")
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
