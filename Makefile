@@ -36,7 +36,7 @@ lint: $(READY) ## check style, imports, sizes and the proto
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	@mkdir -p build/googleapis/google/rpc && cp "$(GOOGLEAPIS)/google/rpc/status.proto" build/googleapis/google/rpc/
-	$(BIN)/buf lint --path protos
+	$(BIN)/buf lint
 
 types: $(READY) ## check types
 	$(BIN)/mypy
