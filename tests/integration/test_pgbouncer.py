@@ -10,29 +10,22 @@ import shutil
 import signal
 import socket
 import subprocess
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import psycopg
 import pytest
-from tests.fixtures.shop import LONG, balance, expire, fresh, held, stocked
+from tests.fixtures.serving import connected
+from tests.fixtures.shop import balance, expire, held, stocked
+from tests.fixtures.tour import tour
 from tests.fixtures.traffic import selling
 from tests.fixtures.waiting import eventually
 
-from inventory_client import (
-    AdjustmentReason,
-    DatabaseUnavailable,
-    LatePolicy,
-    ReservationAlreadyReleased,
-    ReservationStatus,
-    ReserveItem,
-    SettleItem,
-    SettlementAction,
-)
+from inventory_client import DatabaseUnavailable
 from inventory_server.embedded.process import environment, free_port, guarded
 from inventory_server.embedded.user import hand_over, user_for
+from inventory_server.postgres.migrate import migrate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -125,33 +118,19 @@ def pooler(database_url: str, tmp_path: Path) -> Iterator[Pooler]:
     pooler.kill()
 
 
-def test_every_operation_works(pooler: Pooler, serve: Serve, connect: Connect) -> None:
-    client = connect(serve(pooler.url, prepared_statements=False, expiry=False))
-    product_id, other = stocked(client, 10), stocked(client, 10)
-    hold = client.reserve_stock(product_id, fresh("order"), 2, ttl=LONG)
-    assert client.extend_reservation(hold.reservation_id, timedelta(hours=2)).expires_at > hold.expires_at
-    assert client.deduct_reservation(hold.reservation_id).status is ReservationStatus.DEDUCTED
-    assert client.get_reservation(hold.reservation_id).status is ReservationStatus.DEDUCTED
-    client.release_reservation(held(client, product_id).reservation_id)
-    order = fresh("order")
-    client.reserve_order(order, [(product_id, 1), (other, 2)], ttl=LONG)
-    assert len(client.deduct_order(order)) == 2
-    client.reserve_order(order := fresh("order"), [(product_id, 1), (other, 2)], ttl=LONG)
-    assert len(client.release_order(order)) == 2
-    client.add_stock(product_id, 3)
-    client.adjust_stock(product_id, -1, AdjustmentReason.COUNT)
-    assert [balance(client, each) for each in (product_id, other)] == [(9, 0), (8, 0)]
-    made = client.batch_reserve_stock([ReserveItem(product_id, order, 1) for _ in range(3)])
-    ended = client.batch_settle_reservations(
-        [SettleItem(each.reservation_id, SettlementAction.RELEASE) for each in made]  # type: ignore[union-attr]
-    )
-    assert {each.status for each in ended} == {ReservationStatus.RELEASED}  # type: ignore[union-attr]
-    assert [stock.product_id for stock in client.batch_get_stock([other, product_id])] == [other, product_id]  # type: ignore[union-attr]
-    late = held(client, other)
-    expire(pooler.url, late.reservation_id)
-    with pytest.raises(ReservationAlreadyReleased):
-        client.deduct_reservation(late.reservation_id)
-    client.deduct_reservation(late.reservation_id, late_policy=LatePolicy.REACQUIRE)
+def test_every_operation_works(pooler: Pooler, serve: Serve) -> None:
+    with connected(serve(pooler.url, prepared_statements=False, expiry=False)) as client:
+        tour(client, pooler.url)
+
+
+def test_the_schema_is_migrated_through_it(empty_database_url: str, tmp_path: Path) -> None:
+    pooler = Pooler(empty_database_url, tmp_path)
+    pooler.start()
+    try:
+        assert migrate(pooler.url)
+        assert migrate(pooler.url) == []
+    finally:
+        pooler.kill()
 
 
 def test_the_worker_tidies_up(pooler: Pooler, serve: Serve, connect: Connect) -> None:
