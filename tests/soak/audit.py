@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from tests.soak.books import Books
     from tests.soak.history import Call
+    from tests.soak.schedule import Injected
 
 STORY_LINES_MAX = 30
 
@@ -58,11 +59,15 @@ def inspect(calls: Sequence[Call], database_url: str) -> Findings:
     return Findings(violations, len(products), undecided, books)
 
 
-def story(violation: Violation, calls: Sequence[Call], books: Books) -> str:
-    """Tell a violation with the attempts of its request, and the ledger of its products around them."""
+def story(violation: Violation, calls: Sequence[Call], books: Books, injected: Sequence[Injected]) -> str:
+    """Tell a violation with the attempts of its request, the faults, and the ledger of its products around them."""
     lines = [f"{violation.check}: {violation.sentence}", f"  request {violation.request_id}, {violation.product}"]
     attempts = [call for call in calls if call.request_id == violation.request_id] if violation.request_id else []
     lines += [f"  attempt {call}" for call in attempts]
+    if attempts:
+        begin, end = attempts[0].start - 1, attempts[-1].end
+        around = [fault for fault in injected if fault.begin < end and fault.end > begin]
+        lines += [f"  fault   {fault.begin:.4f}..{fault.end:.4f} {fault.name}" for fault in around]
     products = {violation.product} if violation.product else set()
     for call in attempts:
         products |= products_of(call, books)
@@ -70,11 +75,11 @@ def story(violation: Violation, calls: Sequence[Call], books: Books) -> str:
         rows = books.by_product.get(product, [])
         own = [row.version for row in rows if row.request_id == violation.request_id]
         if own:
-            around = rows[max(0, min(own) - 4) : max(own) + 3]
+            near = rows[max(0, min(own) - 4) : max(own) + 3]
         else:
             begin = min((call.start for call in attempts), default=0.0) + books.realtime_offset
-            around = [row for row in rows if row.occurred_at > begin - 1][:8]
-        lines += [f"  ledger  {row}" for row in around]
+            near = [row for row in rows if row.occurred_at > begin - 1][:8]
+        lines += [f"  ledger  {row}" for row in near]
     return "\n".join(lines[:STORY_LINES_MAX])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 from tests.soak.audit import inspect, story
 from tests.soak.books import Violation
 from tests.soak.faults import catalogue
-from tests.soak.history import Call, read
+from tests.soak.history import Call, by_request, read
 from tests.soak.schedule import Injector, plan
 from tests.soak.stage import set_up
 from tests.soak.workload import ATTEMPT_SECONDS, PATIENCE_SECONDS
@@ -23,6 +24,7 @@ from tests.soak.workload import ATTEMPT_SECONDS, PATIENCE_SECONDS
 from inventory_server.embedded.process import OURSELVES, guarded
 
 if TYPE_CHECKING:
+    from tests.soak.books import Books
     from tests.soak.schedule import Injected
     from tests.soak.stage import Stage
 
@@ -45,6 +47,8 @@ class Report:
     stories: list[str] = field(default_factory=list)
     histories: int = 0
     undecided: int = 0
+    open: int = 0  # mutations of which the client did not know for a while whether they were done
+    done_unheard: int = 0  # those of them that were done by an attempt without an answer
 
     def __str__(self) -> str:
         answered = sum(call.answer is not None for call in self.calls)
@@ -54,6 +58,7 @@ class Report:
         lines = [
             f"{len(self.calls)} calls of {mutations} requests: {answered} answered, "
             + ", ".join(f"{count} {reason}" for reason, count in refused.most_common()),
+            f"{self.open} mutations had an attempt without an answer, {self.done_unheard} were done by such a one",
             f"{len(self.injected)} faults of {len(faults)} kinds: "
             + ", ".join(f"{name} {count}" for name, count in sorted(faults.items())),
             *self.skipped,
@@ -90,13 +95,23 @@ def _audit(report: Report, stage: Stage, until: float) -> None:
     findings = inspect(report.calls, stage.postgres.url)
     report.violations += findings.violations
     report.histories, report.undecided = findings.histories, findings.undecided
+    _count_open(report, findings.books)
     for number, replica in enumerate(stage.replicas):
         if replica.died:
             report.violations.append(Violation("alive", f"server {number} ended by itself: {stage.last_words()}"))
     if not any(call.answer is not None for call in report.calls if call.start > until - 1):
         report.violations.append(Violation("healed", "nothing was answered in the last second, without any fault"))
     for violation in report.violations[:STORIES_MAX]:
-        report.stories.append(story(violation, report.calls, findings.books))
+        report.stories.append(story(violation, report.calls, findings.books, report.injected))
+
+
+def _count_open(report: Report, books: Books) -> None:
+    """Tell how often the faults hit what they are for: the moment between a commit and its answer."""
+    for request_id, attempts in by_request(report.calls).items():
+        report.open += any(call.unknown for call in attempts)
+        done_at = [row.occurred_at - books.realtime_offset for row in books.by_request.get(request_id, ())]
+        heard = [call for call in attempts if call.answer is not None]
+        report.done_unheard += bool(done_at) and not any(call.start <= done_at[0] <= call.end for call in heard)
 
 
 def _start_client(
@@ -113,7 +128,11 @@ def _start_client(
     }
     options = [word for name, value in words.items() for word in (f"--{name}", str(value))]
     command = [sys.executable, "-m", "tests.soak.workload", *options]
-    client = subprocess.Popen(guarded(command, user=OURSELVES, directory=HERE, death_signal=signal.SIGKILL))
+    client = subprocess.Popen(
+        guarded(command, user=OURSELVES, directory=HERE, death_signal=signal.SIGKILL),
+        # gRPC tells of every connection that we break.
+        env=os.environ | {"GRPC_VERBOSITY": "NONE"},
+    )
     stack.callback(client.wait)
     stack.callback(client.kill)
     return client
