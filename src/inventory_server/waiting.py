@@ -1,14 +1,15 @@
 """The waiting room: orders that may wait for units to come back, first come first served.
 
-Waiters stand in a queue for each of their products. One that stands first in all of them tries again whenever units
-may have come back; nobody behind it is served before it, unless its own time ends and it gets what the first cannot
-use. Requests that do not wait stand in no queue, and replicas have a room each.
+Waiters stand in a queue for each of their products. One that stands at the front of all of them tries again whenever
+units may have come back; nobody behind it is served before it, unless its own time ends and it gets what the first
+cannot use. Requests that do not wait stand in no queue, and replicas have a room each.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from inventory_server.errors import InsufficientStock, Overloaded
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 _RETRY_SECONDS = 0.25
 # The more products are waited for, the longer that pause: tries in vain take the database's time from everybody else.
 _TRIES_PER_SECOND_MAX = 400
+# How many may try at once for one product.
+_FRONT_MAX = 64
 # What a last try needs before the caller's own deadline ends the call.
 _MARGIN_SECONDS = 0.05
 
@@ -29,8 +32,10 @@ _MARGIN_SECONDS = 0.05
 class _Waiter:
     """One order that waits; `stirred` is set when it should look again."""
 
-    def __init__(self, products: frozenset[str]) -> None:
-        self.products = products
+    def __init__(self, order: Order) -> None:
+        self.products = frozenset(line.product_id for line in order.lines)
+        self.alone = len(self.products) == 1
+        self.quantity = sum(line.quantity for line in order.lines)
         self.stirred = asyncio.Event()
 
     async def rest(self, seconds: float) -> None:
@@ -44,6 +49,31 @@ class _Waiter:
             await self.stirred.wait()
         finally:
             timer.cancel()
+
+
+class _Queue:
+    """Those who wait for one product, in the order of their arrival.
+
+    Served one by one they would get little of a delivery that others are after, too. So while all goes well more and
+    more of them try at once: `width` grows by one with each who is served, and falls to one when the first is refused.
+    """
+
+    def __init__(self) -> None:
+        self.waiters: dict[_Waiter, None] = {}
+        self.width = 1
+
+    def front(self) -> list[_Waiter]:
+        """Give the first, and those behind it who can be had in one batch with it, since they fall short if it does."""
+        front: list[_Waiter] = []
+        for waiter in islice(self.waiters, min(self.width, _FRONT_MAX)):
+            if front and not (front[-1].alone and waiter.alone and front[-1].quantity <= waiter.quantity):
+                break
+            front.append(waiter)
+        return front
+
+    def stir(self) -> None:
+        for waiter in self.front():
+            waiter.stirred.set()
 
 
 class WaitingRoom:
@@ -62,7 +92,7 @@ class WaitingRoom:
         self._reserve = reserve
         self._is_made = is_made
         self._waiters_max = waiters_max
-        self._queues: dict[str, dict[_Waiter, None]] = {}  # by product, in the order of arrival
+        self._queues: dict[str, _Queue] = {}  # by product
         self._waiters = 0
         self._closed = False
 
@@ -73,53 +103,66 @@ class WaitingRoom:
         if deadline is not None:
             until = min(until, deadline - _MARGIN_SECONDS)
         with self._queued(order) as waiter:
-            made = not self._is_first(waiter) and await self._is_made(order, deadline)
+            made = not self._is_at_front(waiter) and await self._is_made(order, deadline)
             while True:
                 last = made or self._closed or loop.time() >= until
                 waiter.stirred.clear()
-                if last or self._is_first(waiter):
+                if last or self._is_at_front(waiter):
                     try:
-                        return await self._reserve(order, deadline)
+                        held = await self._reserve(order, deadline)
                     except InsufficientStock:
+                        self._tell(waiter, served=False)
                         if last:
                             raise
+                    else:
+                        self._tell(waiter, served=True)
+                        return held
                 retry = max(_RETRY_SECONDS, len(self._queues) / _TRIES_PER_SECOND_MAX)
-                pause = min(until - loop.time(), retry if self._is_first(waiter) else order.wait)
-                await waiter.rest(pause)
+                await waiter.rest(min(until - loop.time(), retry if self._is_at_front(waiter) else order.wait))
 
     def stir(self, product_id: str) -> None:
-        """Units of a product may have come back: the first in its queue looks again."""
-        for waiter in self._queues.get(product_id, ()):
-            waiter.stirred.set()
-            break
+        """Units of a product may have come back: the front of its queue looks again."""
+        if product_id in self._queues:
+            self._queues[product_id].stir()
 
     def close(self) -> None:
         """Have everybody try once more and leave, because the server stops."""
         self._closed = True
         for queue in self._queues.values():
-            for waiter in queue:
+            for waiter in queue.waiters:
                 waiter.stirred.set()
 
     @contextlib.contextmanager
     def _queued(self, order: Order) -> Iterator[_Waiter]:
         if self._waiters >= self._waiters_max:
             raise Overloaded
-        waiter = _Waiter(frozenset(line.product_id for line in order.lines))
+        waiter = _Waiter(order)
         self._waiters += 1
         for product_id in waiter.products:
-            self._queues.setdefault(product_id, {})[waiter] = None
+            self._queues.setdefault(product_id, _Queue()).waiters[waiter] = None
         try:
             yield waiter
         finally:
             self._waiters -= 1
             for product_id in waiter.products:
-                queue = self._queues[product_id]
-                was_first = next(iter(queue)) is waiter
-                del queue[waiter]
-                if not queue:
-                    del self._queues[product_id]
-                elif was_first:
-                    self.stir(product_id)
+                self._leave(product_id, waiter)
 
-    def _is_first(self, waiter: _Waiter) -> bool:
-        return all(next(iter(self._queues[product_id])) is waiter for product_id in waiter.products)
+    def _leave(self, product_id: str, waiter: _Waiter) -> None:
+        queue = self._queues[product_id]
+        was_at_front = waiter in queue.front()
+        del queue.waiters[waiter]
+        if not queue.waiters:
+            del self._queues[product_id]
+        elif was_at_front:
+            queue.stir()
+
+    def _is_at_front(self, waiter: _Waiter) -> bool:
+        return all(waiter in self._queues[product_id].front() for product_id in waiter.products)
+
+    def _tell(self, waiter: _Waiter, *, served: bool) -> None:
+        for product_id in waiter.products:
+            queue = self._queues[product_id]
+            if served:
+                queue.width += 1
+            elif queue.front()[0] is waiter:
+                queue.width = 1
