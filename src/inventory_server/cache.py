@@ -19,7 +19,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from inventory_server.domain import Reservation, ReservationStatus
+from inventory_server.domain import Replayed, Reservation, ReservationStatus
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
@@ -82,15 +82,16 @@ class ReservationCache:
         return True
 
     async def put(self, reservations: Sequence[Reservation]) -> None:
-        """Keep holds for as long as they last. The same for a hold that was extended."""
+        """Keep holds for as long as they last, also those that were extended; what was replayed may be long over."""
         if self._redis is None or not self.usable or not reservations:
             return
         lines = []
         for reservation in reservations:
             lifetime_ms = (reservation.expires_at_us - reservation.updated_at_us) // 1000
-            if lifetime_ms > 0:
+            if lifetime_ms > 0 and not isinstance(reservation, Replayed):
                 lines.append(b"%b %d %b" % (reservation.reservation_id.encode(), lifetime_ms, _encoded(reservation)))
-        await self._guarded(self._script(args=[b"\n".join(lines)]))
+        if lines:
+            await self._guarded(self._script(args=[b"\n".join(lines)]))
 
     async def forget(self, reservation_ids: Sequence[str]) -> None:
         """Drop holds that have ended."""

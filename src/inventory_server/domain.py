@@ -67,6 +67,12 @@ class Reservation(NamedTuple):
     updated_at_us: int
 
 
+class Replayed(Reservation):
+    """A hold as an earlier copy of the request was told of it; it may have changed since."""
+
+    __slots__ = ()
+
+
 class Movement(NamedTuple):
     """One change of one product's balances, as the ledger tells it."""
 

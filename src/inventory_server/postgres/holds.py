@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
 from inventory_server import errors
-from inventory_server.domain import Reservation, ReservationStatus
+from inventory_server.domain import Replayed, Reservation, ReservationStatus
 from inventory_server.postgres.arrays import booleans, numbered, plain, texts
 from inventory_server.postgres.queries import query
 
@@ -177,9 +177,10 @@ def _reserved(order: Order, rows: list[tuple[Any, ...]]) -> tuple[Reservation, .
         return _short(order, rows)
     if rows[0][0] == "CONFLICT":
         return errors.RequestIdConflict(order.request_id)
+    kind = Replayed if rows[0][0] == "REPLAYED" else Reservation
     return tuple(
         [
-            Reservation(
+            kind(
                 line.reservation_id,
                 line.product_id,
                 line.order_id,
@@ -221,8 +222,10 @@ def _short(order: Order, rows: list[tuple[Any, ...]]) -> errors.InventoryError:
 def _settled(item: Settle | Extend, outcome: str, *row: Any) -> Reservation | errors.InventoryError:
     product_id, _, quantity, _, release_reason, *_, available, reserved = row
     match outcome:
-        case "DONE" | "REPLAYED":
+        case "DONE":
             return Reservation(item.reservation_id, *row[:-2])
+        case "REPLAYED":
+            return Replayed(item.reservation_id, *row[:-2])
         case "NOT_FOUND":
             return errors.ReservationNotFound(item.reservation_id)
         case "RELEASED":
