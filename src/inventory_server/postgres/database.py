@@ -69,6 +69,7 @@ class Database:
                 "autocommit": True,
                 "prepare_threshold": 0 if self._prepared else None,
                 "connect_timeout": max(1, round(settings.connect_timeout)),
+                "client_encoding": "utf8",
                 "application_name": f"inventory-server {name}",
                 # A peer that vanished without a word is noticed within the bound of a statement.
                 "tcp_user_timeout": round(self._timeout * 1000),

@@ -42,6 +42,9 @@ def migrate(url: str) -> list[str]:
     with psycopg.connect(url, application_name="inventory-server migrate", prepare_threshold=None) as connection:
         if connection.info.server_version < _POSTGRES_VERSION_MIN:
             raise MigrationError(f"PostgreSQL 15 or later is needed, not {connection.info.server_version // 10000}.")
+        encoding = connection.info.parameter_status("server_encoding")
+        if encoding != "UTF8":
+            raise MigrationError(f"The database must be encoded in UTF8, not {encoding}: ids may hold any character.")
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
         connection.execute(_HISTORY)
         applied = _apply_migrations(connection)

@@ -1,0 +1,46 @@
+"""Migrations: once each, from many places at once, and never onto a database that cannot hold what we store."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+
+from inventory_server.postgres import migrate as migrations
+from inventory_server.postgres.migrate import MigrationError, migrate
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_servers_that_start_at_once_migrate_once(empty_database_url: str) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        applied = list(pool.map(migrate, [empty_database_url] * 4))
+    assert sorted(map(len, applied))[:3] == [0, 0, 0]
+    assert len(max(applied, key=len)) >= 1
+
+
+def test_a_migration_that_was_changed_after_it_was_applied_is_refused(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for file in migrations.files("migrations"):
+        (tmp_path / file.name).write_text(file.read_text("utf-8") + "-- changed\n")
+    changed = sorted(tmp_path.iterdir())
+    monkeypatch.setattr(migrations, "files", lambda _: changed)
+    with pytest.raises(MigrationError, match=r"0001_tables\.sql was changed"):
+        migrate(database_url)
+
+
+def test_a_database_of_another_encoding_is_refused_with_a_sentence(empty_database_url: str) -> None:
+    parts = urlsplit(empty_database_url)
+    name = parts.path.removeprefix("/") + "_latin"
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0".encode())
+        try:
+            with pytest.raises(MigrationError, match="UTF8, not LATIN1"):
+                migrate(parts._replace(path=f"/{name}").geturl())
+        finally:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
