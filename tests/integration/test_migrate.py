@@ -11,6 +11,7 @@ import pytest
 
 from inventory_server.postgres import migrate as migrations
 from inventory_server.postgres.migrate import MigrationError, migrate
+from inventory_server.postgres.queries import files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +27,7 @@ def test_servers_that_start_at_once_migrate_once(empty_database_url: str) -> Non
 def test_a_migration_that_was_changed_after_it_was_applied_is_refused(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for file in migrations.files("migrations"):
+    for file in files("migrations"):
         (tmp_path / file.name).write_text(file.read_text("utf-8") + "-- changed\n")
     changed = sorted(tmp_path.iterdir())
     monkeypatch.setattr(migrations, "files", lambda _: changed)
