@@ -9,6 +9,7 @@ RETURNS TABLE (product_id text, discrepancy text)
 LANGUAGE plpgsql STABLE
 -- From one product with a million movements to a thousand with one each: the plan is made for the range at hand.
 SET plan_cache_mode = force_custom_plan
+SET jit = off
 AS $$
 #variable_conflict use_column
 BEGIN

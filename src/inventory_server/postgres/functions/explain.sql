@@ -10,6 +10,7 @@ RETURNS TABLE (begins_us bigint, available bigint, reserved bigint, version bigi
     discrepancies text[])
 LANGUAGE plpgsql STABLE
 SET plan_cache_mode = force_custom_plan
+SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE

@@ -13,6 +13,7 @@ RETURNS TABLE (product_id text, last boolean, movements_removed bigint, holds_re
 LANGUAGE plpgsql
 SET enable_seqscan = off
 SET plan_cache_mode = force_generic_plan
+SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
