@@ -86,6 +86,7 @@ def _link_faults() -> Iterator[Fault]:
             link = f"{between}{number}"
             ways: dict[str, Breaking] = {
                 "cut": partial(_cut, link),
+                "flapping": partial(_flap, link),
                 "refused": partial(_refuse, link),
                 "delayed": partial(_delay, link),
                 "throttled": partial(_treat, link, Rule(bytes_per_second=20_000), Rule(bytes_per_second=20_000)),
@@ -94,7 +95,7 @@ def _link_faults() -> Iterator[Fault]:
                 "replies lost": partial(_treat, link, PASS, SWALLOW),
             }
             for name, breaking in ways.items():
-                yield _fault(f"{link}: {name}", {link}, breaking)
+                yield _fault(f"{link}: {name}", {link}, breaking, (0.1, 0.8) if "lost" in name else (0.3, 2.5))
 
 
 @contextmanager
@@ -239,6 +240,17 @@ def _cut(link: str, stage: Stage, rng: random.Random) -> Iterator[None]:
     for _ in range(rng.randint(1, 3)):
         stage.proxies.cut(stage.links[link])
     yield
+
+
+@contextmanager
+def _flap(link: str, stage: Stage, rng: random.Random) -> Iterator[None]:
+    """Let connections live for moments, so that many a call loses its answer."""
+    stage.proxies.change(stage.links[link], life_seconds=rng.uniform(0.03, 0.3))
+    stage.proxies.cut(stage.links[link])
+    try:
+        yield
+    finally:
+        stage.proxies.change(stage.links[link])
 
 
 @contextmanager

@@ -53,6 +53,7 @@ class Link:
         self.up = PASS
         self.down = PASS
         self.refusing = False
+        self.life_seconds: float | None = None
         self._healed = asyncio.Event()
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
@@ -71,16 +72,17 @@ class Link:
         for writer in list(self._writers):
             writer.transport.abort()
 
-    def treat(self, up: Rule, down: Rule, *, refusing: bool) -> None:
+    def treat(self, up: Rule, down: Rule, *, refusing: bool, life_seconds: float | None) -> None:
         """Treat bytes and new connections like this until `heal`."""
         self._healed.clear()
-        self.up, self.down, self.refusing = up, down, refusing
+        self.up, self.down, self.refusing, self.life_seconds = up, down, refusing, life_seconds
 
     def heal(self) -> None:
         if self.up.spoils or self.down.spoils:
             self.cut()
         self.up = self.down = PASS
         self.refusing = False
+        self.life_seconds = None
         self._healed.set()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -104,7 +106,7 @@ class Link:
         """Forward both ways until either side ends: a peer that is half gone is gone to both."""
         ways = [asyncio.create_task(self._pump(*upward, "up")), asyncio.create_task(self._pump(*downward, "down"))]
         try:
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ways, timeout=self.life_seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for way in ways:
                 way.cancel()
@@ -165,12 +167,23 @@ class Proxies:
         self._links.append(link)
         return link
 
-    def change(self, link: Link, *, up: Rule = PASS, down: Rule = PASS, refusing: bool = False) -> None:
-        """Have a link treat its bytes differently from now on; PASS for both heals it."""
+    def change(
+        self,
+        link: Link,
+        *,
+        up: Rule = PASS,
+        down: Rule = PASS,
+        refusing: bool = False,
+        life_seconds: float | None = None,
+    ) -> None:
+        """Have a link treat its bytes differently from now on, refuse new connections, or soon end them.
+
+        Without arguments it is healed.
+        """
 
         async def apply() -> None:
             link.heal()
-            link.treat(up, down, refusing=refusing)
+            link.treat(up, down, refusing=refusing, life_seconds=life_seconds)
 
         self._run(apply())
 

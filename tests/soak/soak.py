@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).resolve().parents[2]
 PROCESSES = 3
-TASKS = 4
+TASKS = 5
 # After the last fault the clients go on for so long, so that healing is seen.
 CALM_SECONDS = 4.0
 STORIES_MAX = 8

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 ERA_SECONDS = 6.0
 PRODUCTS = 6
-ATTEMPT_SECONDS = 3.0
+ATTEMPT_SECONDS = 1.5
 # How long a client keeps asking for an answer: longer than any fault lasts, and a restart after it.
 PATIENCE_SECONDS = 45.0
 RETRY_SECONDS = (0.02, 0.3)
