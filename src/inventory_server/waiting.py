@@ -79,8 +79,8 @@ class _Queue:
 class WaitingRoom:
     """Serves orders that wait.
 
-    `reserve` is the operation to try; it raises InsufficientStock while units lack. `is_made` tells whether the order
-    has its holds already, so that a copy of a request is answered at once, whoever waits.
+    `reserve` is the operation to try; it raises InsufficientStock while units lack, or Overloaded. `is_made` tells
+    whether the order has its holds already, so that a copy of a request is answered at once, whoever waits.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class WaitingRoom:
                 if last or self._is_at_front(waiter):
                     try:
                         held = await self._reserve(order, deadline)
-                    except InsufficientStock:
+                    except (InsufficientStock, Overloaded):
                         self._tell(waiter, served=False)
                         if last:
                             raise

@@ -49,7 +49,7 @@ PROMPT_SECONDS = 10.0
 def enter(
     stub: InventoryServiceStub, product_id: str, quantity: int = 1, timeout: float = 30.0, order_id: str = "waiter"
 ) -> Waiter:
-    """Have somebody wait, behind those who came before on the same connection."""
+    """Have somebody wait, behind those who came before on the same connection, which must be up."""
     request = pb.ReserveStockRequest(
         product_id=product_id, order_id=order_id, quantity=quantity, wait=Duration(seconds=25), request_id=str(uuid4())
     )
@@ -124,6 +124,7 @@ def test_one_that_waits_gets_what_comes_back(
 
 def test_units_go_to_whoever_came_first(client: InventoryClient, stub: InventoryServiceStub) -> None:
     product_id = stocked(client, 0)
+    look_round(stub, product_id)
     waiters = [enter(stub, product_id) for _ in range(8)]
     look_round(stub, product_id)
     for number, waiter in enumerate(waiters, start=1):
@@ -346,19 +347,20 @@ def test_a_wait_from_zero_to_thirty_seconds_costs_nothing_where_units_are_there(
 
 
 def test_when_too_many_wait_one_more_is_overloaded(database_url: str, serve: Serve, connect: Connect) -> None:
-    server = serve(database_url, queue_size=3)
+    server = serve(database_url, queue_size=40)
     client = connect(server)
     product_id = stocked(client, 0)
     with grpc.insecure_channel(server.address) as channel:
         stub = InventoryServiceStub(channel)
-        waiters = [enter(stub, product_id) for _ in range(3)]
+        look_round(stub, product_id)
+        waiters = [enter(stub, product_id) for _ in range(40)]
         look_round(stub, product_id)
         refused(Overloaded, lambda: client.reserve_stock(product_id, "order", 1, wait=WAIT))
         client.add_stock(product_id, 1)
         waiters[0].result(PROMPT_SECONDS)
         waiters.append(enter(stub, product_id))
         look_round(stub, product_id)
-        client.add_stock(product_id, 3)
+        client.add_stock(product_id, 40)
         assert all(waiter.result(PROMPT_SECONDS) for waiter in waiters)
 
 

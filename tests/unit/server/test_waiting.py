@@ -8,7 +8,7 @@ import pytest
 from tests.fixtures.clock import now, play
 
 from inventory_server.domain import Order, Reservation, Reserve
-from inventory_server.errors import DatabaseUnavailable, InsufficientStock, Overloaded
+from inventory_server.errors import DatabaseUnavailable, InsufficientStock, InventoryError, Overloaded
 from inventory_server.waiting import WaitingRoom
 
 # What one try takes.
@@ -25,7 +25,7 @@ class Shop:
         self.available = available
         self.served: list[str] = []
         self.tries: list[tuple[str, float]] = []
-        self.broken = False
+        self.broken: InventoryError | None = None
         self.room = WaitingRoom(self._reserve, self._is_made, waiters_max)
         self._tasks: dict[str, asyncio.Task[str]] = {}
 
@@ -38,13 +38,13 @@ class Shop:
         # What comes first is decided first, as in a lane, and known to all at the end.
         short = [line for line in order.lines if self.available[line.product_id] < line.quantity]
         broken, served = self.broken, order.request_id in self.served
-        if not short and not broken and not served:
+        if not short and broken is None and not served:
             self.served.append(order.request_id)
             for line in order.lines:
                 self.available[line.product_id] -= line.quantity
         await asyncio.sleep(TRY_SECONDS)
-        if broken:
-            raise DatabaseUnavailable
+        if broken is not None:
+            raise broken
         if short and not served:
             raise InsufficientStock(short[0].product_id, short[0].quantity, self.available[short[0].product_id])
         return ()
@@ -60,7 +60,7 @@ class Shop:
         deadline = None if within is None else asyncio.get_running_loop().time() + within
         try:
             await self.room.reserve(order, deadline)
-        except (InsufficientStock, Overloaded, DatabaseUnavailable) as error:
+        except InventoryError as error:
             return error.reason
         return "served"
 
@@ -354,14 +354,27 @@ def test_a_copy_of_a_request_that_was_served_is_answered_whoever_waits() -> None
     play(scene)
 
 
+def test_one_that_finds_the_database_overloaded_goes_on_waiting() -> None:
+    async def scene() -> None:
+        shop = Shop(teapot=1)
+        shop.broken = Overloaded()
+        patient, hurried = shop.enter("patient", teapot=1), shop.enter("hurried", wait=0.1, teapot=1)
+        await settled()
+        shop.broken = None
+        await asyncio.sleep(RETRY_SECONDS)
+        assert (patient.result(), hurried.result()) == ("served", "OVERLOADED")
+
+    play(scene)
+
+
 def test_a_failure_ends_the_wait_of_one_and_the_next_goes_on() -> None:
     async def scene() -> None:
         shop = Shop(teapot=0)
-        shop.broken = True
+        shop.broken = DatabaseUnavailable()
         first = shop.enter("first", teapot=1)
         second = shop.enter("second", teapot=1)
         await asyncio.sleep(0.5 * TRY_SECONDS)
-        shop.broken = False
+        shop.broken = None
         shop.put_back("teapot")
         await settled()
         assert (first.result(), second.result()) == ("DATABASE_UNAVAILABLE", "served")
