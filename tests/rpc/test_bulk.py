@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import grpc
@@ -14,17 +14,16 @@ import pytest
 import redis
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
-from tests.fixtures.carts import made_by, rows
-from tests.fixtures.refusals import TABLE, detail, refused, status_of
-from tests.fixtures.shop import LONG, balance, expire, fresh, held, locked, stocked, waiting
-from tests.fixtures.waiting import at_once, eventually
+from tests.fixtures.bulk import item, reasons
+from tests.fixtures.carts import made_by
+from tests.fixtures.refusals import detail, refused, status_of
+from tests.fixtures.shop import balance, expire, fresh, held, stocked
 
 from inventory_client import (
     InventoryClient,
     InventoryError,
     LatePolicy,
     Reservation,
-    ReserveItem,
     SettleItem,
     SettlementAction,
     Stock,
@@ -33,27 +32,11 @@ from inventory_client import (
 from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from tests.fixtures.serving import Connect, Server
+    from tests.fixtures.serving import Server
 
     from inventory_client.proto.inventory.v1.inventory_pb2_grpc import InventoryServiceStub
 
 RELEASE, DEDUCT = SettlementAction.RELEASE, SettlementAction.DEDUCT
-synchronous = pytest.mark.parametrize("connect", ["sync"], indirect=True)
-
-
-def reasons(outcomes: Sequence[object]) -> list[str]:
-    """Name what became of each item, and see that errors are those that the single call would raise."""
-    for outcome in outcomes:
-        if isinstance(outcome, InventoryError):
-            code, http_status = TABLE[outcome.reason]
-            assert (outcome.code, outcome.metadata["http_status"]) == (code, http_status)
-    return [outcome.reason if isinstance(outcome, InventoryError) else "DONE" for outcome in outcomes]
-
-
-def item(product_id: str, quantity: int = 1, **named: Any) -> ReserveItem:
-    return dataclasses.replace(ReserveItem(product_id, fresh("order"), quantity, ttl=LONG), **named)
 
 
 def test_every_item_is_answered_in_its_place_and_none_hurts_another(client: InventoryClient, server: Server) -> None:
@@ -207,20 +190,6 @@ def test_a_call_again_answers_what_the_first_one_did(client: InventoryClient) ->
     assert balance(client, product_id) == (6, 0)
 
 
-@synchronous
-def test_copies_of_a_call_at_once_are_one_call(calm_server: Server, twin_server: Server, connect: Connect) -> None:
-    clients = [connect(calm_server), connect(twin_server)]
-    product_id = stocked(clients[0], 100)
-    items = [item(product_id) for _ in range(30)]
-    answers = at_once([partial(each.batch_reserve_stock, items) for each in clients * 5])
-    assert answers == [answers[0]] * 10
-    assert balance(clients[0], product_id) == (70, 30)
-    settlements = [SettleItem(str(each.request_id), (RELEASE, DEDUCT)[n % 2]) for n, each in enumerate(items)]
-    answers = at_once([partial(each.batch_settle_reservations, settlements) for each in clients * 5])
-    assert answers == [answers[0]] * 10
-    assert balance(clients[0], product_id) == (85, 0)
-
-
 def test_settlements_are_answered_in_their_place_and_none_hurts_another(
     calm_client: InventoryClient, calm_server: Server
 ) -> None:
@@ -328,29 +297,6 @@ def test_balances_are_read_in_the_order_of_the_ids(client: InventoryClient) -> N
     assert (outcomes[0], outcomes[3], outcomes[4]) == tuple(map(client.get_stock, (kettle, teapot, kettle)))
 
 
-@synchronous
-def test_balances_read_in_one_call_belong_to_one_moment(client: InventoryClient) -> None:
-    products = [stocked(client, 1000) for _ in range(2)]
-
-    def move() -> set[int]:
-        for number in range(25):
-            # Both products change by the same in one transaction, so that at no moment they differ.
-            client.reserve_order(f"order-{number}", [(name, 1 + number % 3) for name in products], ttl=LONG)
-        return set()
-
-    def watch() -> set[int]:
-        seen = set()
-        for _ in range(40):
-            one, other = client.batch_get_stock(products)
-            assert isinstance(one, Stock)
-            assert isinstance(other, Stock)
-            seen.add(one.available_quantity - other.available_quantity)
-        return seen
-
-    assert at_once([move, watch])[1] == {0}
-    assert client.get_stock(products[0]).available_quantity < 1000
-
-
 def test_a_wait_has_no_effect_on_an_item(client: InventoryClient, stub: InventoryServiceStub) -> None:
     product_id = stocked(client, 1)
     patient = pb.ReserveStockRequest(product_id=product_id, order_id="order", quantity=2, wait=Duration(seconds=30))
@@ -363,48 +309,3 @@ def test_an_item_gets_the_units_of_expired_holds(calm_client: InventoryClient, c
     expire(calm_server.database_url, held(calm_client, product_id, 3).reservation_id)
     outcomes = calm_client.batch_reserve_stock([item(product_id, 4), item(product_id, 2), item(product_id, 1)])
     assert reasons(outcomes) == ["INSUFFICIENT_STOCK", "DONE", "DONE"]
-
-
-@synchronous
-def test_bulk_calls_and_single_ones_over_shared_products_all_end_and_oversell_nothing(
-    calm_server: Server, twin_server: Server, connect: Connect
-) -> None:
-    clients = [connect(calm_server), connect(twin_server)]
-    products = [stocked(clients[0], 100) for _ in range(3)]
-
-    def trade(number: int) -> list[str]:
-        client = clients[number % 2]
-        items = [item(products[(number + n) % 3], 1 + n % 2) for n in range(40)]
-        made = [hold for hold in client.batch_reserve_stock(items) if isinstance(hold, Reservation)]
-        client.reserve_order(fresh("order"), [(products[n], 1) for n in (2, 0, 1)], ttl=timedelta(seconds=1))
-        settlements = [SettleItem(hold.reservation_id, RELEASE) for hold in reversed(made)]
-        return reasons(client.batch_settle_reservations(settlements)) if settlements else []
-
-    calls: list[Callable[[], list[str]]] = [partial(trade, number) for number in range(12)]
-    for answer in at_once(calls):
-        assert getattr(answer, "reason", "INSUFFICIENT_STOCK") == "INSUFFICIENT_STOCK"
-        assert isinstance(answer, InventoryError) or set(answer) <= {"DONE"}
-    query = "SELECT sum(quantity) FROM inventory_reservations WHERE status = 'RESERVED' AND product_id = %s"
-    for product_id in products:
-        ((reserved,),) = rows(calm_server, query, product_id)
-        available, told = balance(clients[0], product_id)
-        assert (available + told, told) == (100, int(str(reserved or 0)))
-
-
-@synchronous
-def test_a_bulk_call_whose_deadline_has_passed_does_nothing_after_that(
-    calm_client: InventoryClient, calm_server: Server
-) -> None:
-    hot, cold = stocked(calm_client, 10), stocked(calm_client, 10)
-    stub = calm_client.stub
-    request = pb.BatchReserveStockRequest(items=[pb.ReserveStockRequest(product_id=hot, order_id="o", quantity=1)])
-    late = pb.BatchReserveStockRequest(items=[pb.ReserveStockRequest(product_id=cold, order_id="o", quantity=1)])
-    with locked(calm_server.database_url, hot):
-        blocked = [stub.BatchReserveStock.future(request) for _ in range(2)]
-        eventually(lambda: waiting(calm_server.database_url) == 2)
-        with pytest.raises(grpc.RpcError) as raised:
-            stub.BatchReserveStock(late, timeout=0.3)
-        assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert [call.result().outcomes[0].WhichOneof("result") for call in blocked] == ["reservation"] * 2
-    assert balance(calm_client, cold) == (10, 0)
-    assert balance(calm_client, hot) == (8, 2)
