@@ -55,7 +55,7 @@ class _Queue:
     """Those who wait for one product, in the order of their arrival.
 
     Served one by one they would get little of a delivery that others are after, too. So while all goes well more and
-    more of them try at once: `width` grows by one with each who is served, and falls to one when the first is refused.
+    more of them try at once: `width` grows by one with each who is served, and falls to one when one is refused.
     """
 
     def __init__(self) -> None:
@@ -162,7 +162,4 @@ class WaitingRoom:
     def _tell(self, waiter: _Waiter, *, served: bool) -> None:
         for product_id in waiter.products:
             queue = self._queues[product_id]
-            if served:
-                queue.width += 1
-            elif queue.front()[0] is waiter:
-                queue.width = 1
+            queue.width = queue.width + 1 if served else 1
