@@ -84,11 +84,11 @@ def _fetch(connection: psycopg.Connection[Any], statement: LiteralString, parame
 
 
 def _within_limit(products: list[tuple[str, int]]) -> list[str]:
-    """Choose as many products as have few enough movements together, and at least one; a version counts them."""
+    """Choose as many products as have few enough movements together, and at least one."""
     chosen: list[str] = []
     movements = 0
-    for product_id, version in products:
-        movements += version
+    for product_id, count in products:
+        movements += count
         if chosen and movements > _MOVEMENTS_MAX:
             break
         chosen.append(product_id)

@@ -11,6 +11,7 @@ RETURNS TABLE (begins_us bigint, available bigint, reserved bigint, version bigi
 LANGUAGE plpgsql STABLE
 SET plan_cache_mode = force_custom_plan
 SET jit = off
+SET max_parallel_workers_per_gather = 0
 AS $$
 #variable_conflict use_column
 DECLARE
