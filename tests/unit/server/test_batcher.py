@@ -1,0 +1,318 @@
+"""A lane with a scripted database behind it: who shares a batch, who is dropped, who is told what."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+from tests.fixtures.clock import now, play
+
+from inventory_server.batcher import Lane, attempt, attempt_all
+from inventory_server.errors import (
+    DatabaseUnavailable,
+    InternalError,
+    InventoryError,
+    Overloaded,
+    ProductNotFound,
+    RequestIdConflict,
+)
+from inventory_server.postgres.database import BadItem
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from typing import Any
+
+
+class Database:
+    """Answers items such as "a1" by themselves, holds each batch up until it is let go, and remembers all of them."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.bad: set[str] = set()
+        self.failure: Exception | None = None
+        self.open = asyncio.Event()
+
+    async def run(self, items: Sequence[str]) -> list[str | InventoryError]:
+        self.batches.append(list(items))
+        await self.open.wait()
+        if self.failure is not None:
+            raise self.failure
+        if not self.bad.isdisjoint(items):
+            raise BadItem(psycopg.errors.UniqueViolation())
+        return [ProductNotFound(item) if item.startswith("unknown") else item.upper() for item in items]
+
+    def lane(self, **named: Any) -> Lane[str, str]:
+        limits = {"batch_size": 100, "queue_size": 100, "key": str, "refusal": refusal, **named}
+        return Lane(self.run, **limits)
+
+
+def refusal(item: str, _: BadItem) -> InventoryError:
+    return InternalError() if item == "mystery" else RequestIdConflict(item)
+
+
+def alone(test: Callable[[Database], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    """Run a test in a loop of its own, whose time passes only while everybody waits, with a database of its own."""
+
+    async def bounded() -> None:
+        async with asyncio.timeout(10):
+            await test(Database())
+
+    def run() -> None:
+        play(bounded)
+
+    run.__name__ = test.__name__
+    return run
+
+
+def ask(lane: Lane[str, str], *items: str, deadline: float | None = None) -> list[asyncio.Task[str]]:
+    return [asyncio.create_task(lane.submit(item, deadline)) for item in items]
+
+
+async def turn() -> None:
+    """Let everything happen that can happen now."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def told(calls: Sequence[Awaitable[str]]) -> list[str]:
+    """Give the answers, and the names of errors in their place."""
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    return [answer if isinstance(answer, str) else type(answer).__name__ for answer in answers]
+
+
+@alone
+async def test_a_request_that_finds_the_lane_idle_starts_at_once(database: Database) -> None:
+    lane = database.lane(gather_pause=60, gather_max=60)
+    (call,) = ask(lane, "a")
+    await turn()
+    assert database.batches == [["a"]]
+    database.open.set()
+    assert await call == "A"
+    # A lane with one caller never waits for more.
+    assert await lane.submit("b") == "B"
+
+
+@alone
+async def test_what_arrives_while_a_batch_is_under_way_forms_the_next_one(database: Database) -> None:
+    lane = database.lane(batch_size=3)
+    calls = ask(lane, "a")
+    await turn()
+    calls += ask(lane, "b", "c", "d", "e")
+    await turn()
+    database.open.set()
+    assert await told(calls) == ["A", "B", "C", "D", "E"]
+    assert database.batches == [["a"], ["b", "c", "d"], ["e"]]
+
+
+@alone
+async def test_each_gets_its_own_answer_or_error(database: Database) -> None:
+    lane = database.lane()
+    database.open.set()
+    assert await told(ask(lane, "a", "unknown", "b")) == ["A", "ProductNotFound", "B"]
+
+
+@alone
+async def test_requests_with_one_key_never_share_a_batch_and_keep_their_order(database: Database) -> None:
+    lane = database.lane(key=lambda item: item[0])
+    calls = ask(lane, "x")
+    await turn()
+    calls += ask(lane, "a1", "b1", "a2", "a3", "b2", "c1")
+    await turn()
+    database.open.set()
+    assert await told(calls) == ["X", "A1", "B1", "A2", "A3", "B2", "C1"]
+    assert database.batches == [["x"], ["a1", "b1", "c1"], ["a2", "b2"], ["a3"]]
+
+
+@alone
+async def test_a_caller_who_has_left_takes_no_place(database: Database) -> None:
+    lane = database.lane(batch_size=2)
+    calls = ask(lane, "a")
+    await turn()
+    gone, *stay = ask(lane, "gone", "b", "c")
+    await turn()
+    gone.cancel()
+    database.open.set()
+    assert await told([*calls, *stay]) == ["A", "B", "C"]
+    assert database.batches == [["a"], ["b", "c"]]
+
+
+@alone
+async def test_a_caller_who_leaves_while_its_batch_is_under_way_hurts_nobody(database: Database) -> None:
+    lane = database.lane()
+    calls = ask(lane, "a")
+    await turn()
+    calls += ask(lane, "b", "c")
+    await turn()
+    calls[0].cancel()
+    database.open.set()
+    assert await told(calls) == ["CancelledError", "B", "C"]
+
+
+@alone
+async def test_a_deadline_that_has_passed_drops_the_request_before_its_batch(database: Database) -> None:
+    lane = database.lane()
+    calls = ask(lane, "a")
+    await turn()
+    calls += ask(lane, "late", deadline=now() + 1) + ask(lane, "b", deadline=now() + 3)
+    await asyncio.sleep(2)
+    database.open.set()
+    assert await told(calls) == ["A", "TimeoutError", "B"]
+    assert database.batches == [["a"], ["b"]]
+
+
+@alone
+async def test_a_lane_goes_on_after_everybody_in_it_has_left(database: Database) -> None:
+    lane = database.lane()
+    calls = ask(lane, "a")
+    await turn()
+    gone = ask(lane, "b", "c")
+    await turn()
+    for each in gone:
+        each.cancel()
+    database.open.set()
+    assert await told(calls) == ["A"]
+    await turn()
+    assert await lane.submit("d") == "D"
+    assert database.batches == [["a"], ["d"]]
+
+
+@alone
+async def test_too_many_that_wait_are_refused_and_those_before_them_are_not(database: Database) -> None:
+    lane = database.lane(queue_size=2)
+    calls = ask(lane, "a")
+    await turn()
+    calls += ask(lane, "b", "c", "d")
+    await turn()
+    with pytest.raises(Overloaded):
+        await calls[3]
+    database.open.set()
+    assert await told(calls) == ["A", "B", "C", "Overloaded"]
+
+
+@pytest.mark.parametrize("bad", [{"b"}, {"a", "h"}, {"a", "b", "c", "d", "e", "f", "g", "h"}, set()])
+def test_what_spoils_a_batch_is_found_by_halves_and_its_neighbours_succeed(bad: set[str]) -> None:
+    async def test() -> None:
+        database = Database()
+        database.open.set()
+        database.bad = bad
+        items = list("abcdefgh")
+        answers = await attempt(database.run, items, refusal)
+        assert [type(answer).__name__ for answer in answers] == [
+            "RequestIdConflict" if item in bad else "str" for item in items
+        ]
+        # One bad item of eight costs two statements for each halving, not one for each neighbour.
+        assert len(database.batches) <= 1 + 6 * len(bad)
+
+    play(test)
+
+
+@alone
+async def test_a_failure_that_nobody_can_explain_is_logged_and_told_as_such(database: Database) -> None:
+    database.open.set()
+    database.bad = {"mystery"}
+    answers = await attempt(database.run, ["a", "mystery"], refusal)
+    assert [type(answer) for answer in answers] == [str, InternalError]
+    database.failure = RuntimeError("no idea")
+    assert [type(answer) for answer in await attempt(database.run, ["a", "b"], refusal)] == [InternalError] * 2
+
+
+@alone
+async def test_everybody_in_the_batch_is_told_that_the_database_is_away_and_the_lane_goes_on(
+    database: Database,
+) -> None:
+    lane = database.lane()
+    database.failure = DatabaseUnavailable()
+    database.open.set()
+    assert await told(ask(lane, "a", "b")) == ["DatabaseUnavailable"] * 2
+    assert len(database.batches) == 1, "to ask again by halves would only take longer"
+    database.failure = None
+    assert await lane.submit("c") == "C"
+
+
+@alone
+async def test_what_follows_a_batch_sees_its_values_before_their_callers_do(database: Database) -> None:
+    seen: list[list[str]] = []
+    done = asyncio.Event()
+
+    async def after(values: Sequence[str]) -> None:
+        seen.append(list(values))
+        await done.wait()
+
+    lane = database.lane(after=after)
+    database.open.set()
+    calls = ask(lane, "a", "unknown")
+    await turn()
+    assert (seen, calls[0].done()) == ([["A"]], False)
+    # The next batch does not wait for it.
+    calls += ask(lane, "b")
+    await turn()
+    assert database.batches[-1] == ["b"]
+    done.set()
+    assert await told(calls) == ["A", "ProductNotFound", "B"]
+
+
+@alone
+async def test_a_failure_of_what_follows_changes_no_answer(database: Database) -> None:
+    async def after(_: Sequence[str]) -> None:
+        raise RuntimeError("Redis, for example")
+
+    lane = database.lane(after=after)
+    database.open.set()
+    assert await told(ask(lane, "a")) == ["A"]
+
+
+async def busy(database: Database, lane: Lane[str, str]) -> None:
+    """Have the lane end a batch of two, after which it gathers."""
+    calls = ask(lane, "x")
+    await turn()
+    calls += ask(lane, "a", "b")
+    await turn()
+    database.open.set()
+    await told(calls)
+
+
+@alone
+async def test_after_a_batch_a_lane_gathers_for_as_long_as_each_pause_brings_a_request(database: Database) -> None:
+    lane = database.lane(gather_pause=0.001, gather_max=0.020)
+    await busy(database, lane)
+    calls = []
+    for item in ("c", "d", "e", "f"):
+        calls += ask(lane, item)
+        await asyncio.sleep(0.0008)
+    await asyncio.sleep(0.005)
+    calls += ask(lane, "late")
+    assert await told(calls) == ["C", "D", "E", "F", "LATE"]
+    assert database.batches[2:] == [["c", "d", "e", "f"], ["late"]]
+
+
+@alone
+async def test_a_lane_gathers_no_longer_than_it_may_and_no_more_than_a_batch(database: Database) -> None:
+    for limits, expected in (({"gather_max": 0.020}, 20), ({"gather_max": 60, "batch_size": 7}, 7)):
+        lane = database.lane(gather_pause=0.001, **limits)
+        await busy(database, lane)
+        began = len(database.batches)
+        calls = []
+        for number in range(50):
+            calls += ask(lane, f"{number}")
+            await asyncio.sleep(0.001)
+        await told(calls)
+        assert expected - 3 <= len(database.batches[began]) <= expected + 1
+        database.open.clear()
+
+
+@alone
+async def test_items_of_one_call_that_share_a_key_take_turns(database: Database) -> None:
+    database.open.set()
+    items = ["a1", "b1", "a2", "unknown", "b2", "a3"]
+    answers = await attempt_all(database.run, items, lambda item: item[0], refusal)
+    assert [answer if isinstance(answer, str) else answer.reason for answer in answers] == [
+        "A1",
+        "B1",
+        "A2",
+        "PRODUCT_NOT_FOUND",
+        "B2",
+        "A3",
+    ]
+    assert database.batches == [["a1", "b1", "unknown"], ["a2", "b2"], ["a3"]]
