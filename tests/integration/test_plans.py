@@ -83,7 +83,8 @@ _CASES: dict[str, list[tuple[tuple[Any, ...], int]]] = {
     "settle_orders": [((["o55"], ["RELEASE"], [NEW]), 100)],
     "extend": [(([KNOWN], [1], ["ttl 1 s"], [NEWER], LAST // 2**20), 10)],
     "explain_stock": [(("p5", None, 20), 100)],
-    "audit_range": [(("p5", 1000), 1000)],
+    # A product and at most one row of its ledger.
+    "audit_range": [(("p5", 1000), 2 * 1000)],
     "audit": [(("p5", "p5"), 30)],
     "retain": [(("p4", 0, 20, 1000), 500), (("", 0, 1, 1000), 10_000)],
 }
