@@ -176,7 +176,7 @@ class Shop(RuleBasedStateMachine):
         return word + self.suffix
 
     def pick(self, number: int) -> str:
-        return sorted(self.model.holds)[number % len(self.model.holds)]
+        return list(self.model.holds)[number % len(self.model.holds)]
 
     def has_holds(self) -> bool:
         return bool(self.model.holds)
@@ -187,7 +187,7 @@ class Shop(RuleBasedStateMachine):
         return answer
 
     def race(self, steps: Sequence[Step]) -> list[Any]:
-        """Make calls at once: there must be an order in which the model answers the same."""
+        """Make calls at once: there must be an order in which the model answers the same, and is then as the server."""
         answers = at_once([step.call for step in steps])
         told = [answer.reason if isinstance(answer, InventoryError) else None for answer in answers]
         for step, answer in zip(steps, answers, strict=True):
@@ -199,14 +199,21 @@ class Shop(RuleBasedStateMachine):
         for turn in permutations(range(len(steps))):
             model = copy.deepcopy(self.model)
             expected = {number: reason(steps[number].expect, model) for number in turn}
-            if told == [expected[number] for number in range(len(steps))]:
-                return self.adopt(model, answers)
+            # Where a hold is made while its order ends, the answers do not tell which came first.
+            if told == [expected[number] for number in range(len(steps))] and (len(steps) == 1 or self.is_like(model)):
+                self.model = model
+                return answers
             possible.append(expected)
         raise AssertionError(f"told {told}, but possible is only {possible}")
 
-    def adopt(self, model: Model, answers: list[Any]) -> list[Any]:
-        self.model = model
-        return answers
+    def is_like(self, model: Model) -> bool:
+        """Tell whether the server has each hold where the model has it."""
+        told = {"RESERVED": ("RESERVED", None), "DEDUCTED": ("DEDUCTED", None)}
+        for key, hold in model.holds.items():
+            read = self.client.get_reservation(self.ids[key])
+            if (read.status, read.release_reason) != told.get(hold.status, ("RELEASED", hold.status)):
+                return False
+        return True
 
     def reserving(self, order: str, lines: Sequence[tuple[str, int]]) -> Step:
         request_id = str(uuid4())
@@ -354,10 +361,7 @@ class Shop(RuleBasedStateMachine):
             assert stock.reserved_quantity >= self.model.live(product)
 
     def teardown(self) -> None:
-        told = {"RESERVED": ("RESERVED", None), "DEDUCTED": ("DEDUCTED", None)}
-        for key, hold in self.model.holds.items():
-            read = self.client.get_reservation(self.ids[key])
-            assert (read.status, read.release_reason) == told.get(hold.status, ("RELEASED", hold.status))
+        assert self.is_like(self.model)
         audit(self.database_url)
 
 
