@@ -17,6 +17,7 @@ RUN mkdir -p src/inventory_client src/inventory_server \
     && /opt/inventory/bin/pip uninstall --yes inventory-reservation
 COPY src src
 RUN /opt/inventory/bin/pip install --no-deps . \
+    && /opt/inventory/bin/pip uninstall --yes pip \
     && /opt/inventory/bin/python -m compileall -q /opt/inventory
 
 FROM ${BASE_IMAGE}
