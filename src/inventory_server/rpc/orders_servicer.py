@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
@@ -46,15 +47,12 @@ class OrdersServicer:
         orders.check_count("items", len(request.items))
         outcomes = await _each(
             request.items,
-            lambda item: parse_reserve(item, self._ttl_us),
+            partial(parse_reserve, ttl_us_default=self._ttl_us),
             lambda items: self._inventory.reserve_many(items, deadline),
         )
-        return pb.BatchReserveStockResponse(
-            outcomes=[
-                orders.render_reservation_outcome(outcome if isinstance(outcome, InventoryError) else outcome[0])
-                for outcome in outcomes
-            ]
-        )
+        answer = pb.BatchReserveStockResponse()
+        orders.fill_outcomes(answer, [each if isinstance(each, InventoryError) else each[0] for each in outcomes])
+        return answer
 
     async def BatchSettleReservations(
         self, request: pb.BatchSettleReservationsRequest, deadline: float | None
@@ -63,9 +61,9 @@ class OrdersServicer:
         outcomes = await _each(
             request.items, orders.parse_settlement, lambda items: self._inventory.settle_many(items, deadline)
         )
-        return pb.BatchSettleReservationsResponse(
-            outcomes=[orders.render_reservation_outcome(outcome) for outcome in outcomes]
-        )
+        answer = pb.BatchSettleReservationsResponse()
+        orders.fill_outcomes(answer, outcomes)
+        return answer
 
     async def BatchGetStock(self, request: pb.BatchGetStockRequest, deadline: float | None) -> pb.BatchGetStockResponse:
         orders.check_count("product_ids", len(request.product_ids))
@@ -81,12 +79,14 @@ async def _each(
     call: Callable[[Sequence[Item]], Awaitable[Sequence[Value | InventoryError]]],
 ) -> list[Value | InventoryError]:
     """Parse each item, call with those that are valid, and put the outcomes of all in order."""
-    parsed: list[Item | InventoryError] = []
-    for message in messages:
+    valid: list[Item] = []
+    refused: dict[int, InventoryError] = {}
+    for number, message in enumerate(messages):
         try:
-            parsed.append(parse(message))
+            valid.append(parse(message))
         except InventoryError as error:
-            parsed.append(error)
-    valid = [item for item in parsed if not isinstance(item, InventoryError)]
-    answers = iter(await call(valid) if valid else ())
-    return [item if isinstance(item, InventoryError) else next(answers) for item in parsed]
+            refused[number] = error
+    outcomes: list[Value | InventoryError] = list(await call(valid)) if valid else []
+    for number, refusal in refused.items():  # in order: those before it stand already
+        outcomes.insert(number, refusal)
+    return outcomes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -33,26 +34,31 @@ def render_reservation(reservation: Reservation) -> pb.Reservation:
 
 
 def fill_reservation(message: pb.Reservation, reservation: Reservation) -> None:
-    """Write a hold into a message that lies in its answer already: a third of the cost of making and copying one."""
-    message.reservation_id = reservation.reservation_id
-    message.product_id = reservation.product_id
-    message.order_id = reservation.order_id
-    message.quantity = reservation.quantity
-    message.status = STATUSES[reservation.status]
-    if reservation.release_reason is not None:
-        message.release_reason = RELEASE_REASONS[reservation.release_reason]
-    _fill_moment(message.expires_at, reservation.expires_at_us)
-    _fill_moment(message.created_at, reservation.created_at_us)
-    _fill_moment(message.updated_at, reservation.updated_at_us)
+    """Write a hold into a message that lies in its answer already, which spares a copy of it."""
+    message.CopyFrom(_template(*reservation[4:]))
+    reservation_id, product_id, order_id, quantity = reservation[:4]
+    message.reservation_id = reservation_id
+    message.product_id = product_id
+    message.order_id = order_id
+    message.quantity = quantity
 
 
-def _fill_moment(message: Timestamp, moment_us: int) -> None:
-    seconds, micros = divmod(moment_us, 1_000_000)
-    message.seconds = seconds
-    message.nanos = micros * 1000
+# The holds of one batch share all of this, and to copy it takes a third of the time of writing it.
+@lru_cache(maxsize=256)
+def _template(
+    status: str, release_reason: str | None, expires_at_us: int, created_at_us: int, updated_at_us: int
+) -> pb.Reservation:
+    message = pb.Reservation(
+        status=STATUSES[status],
+        expires_at=moment(expires_at_us),
+        created_at=moment(created_at_us),
+        updated_at=moment(updated_at_us),
+    )
+    if release_reason is not None:
+        message.release_reason = RELEASE_REASONS[release_reason]
+    return message
 
 
 def moment(moment_us: int) -> Timestamp:
-    message = Timestamp()
-    _fill_moment(message, moment_us)
-    return message
+    seconds, micros = divmod(moment_us, 1_000_000)
+    return Timestamp(seconds=seconds, nanos=micros * 1000)

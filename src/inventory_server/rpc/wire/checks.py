@@ -36,7 +36,7 @@ class Checks:
     def identifier(self, field: str, text: str, reason: str) -> None:
         if not text or text.isspace():
             self.bad(field, "must not be blank" if text else "is missing", reason)
-        else:
+        elif len(text) > ID_LENGTH_MAX or not text.isprintable():
             self.text(field, text)
 
     def text(self, field: str, text: str) -> None:
@@ -55,9 +55,7 @@ class Checks:
 
     def request_id(self, text: str) -> str:
         """Check a request id, or make one up."""
-        if not text:
-            return str(uuid_utils.uuid7())
-        return self.uuid("request_id", text)
+        return self.uuid("request_id", text) if text else str(uuid_utils.uuid7())
 
     def uuid(self, field: str, text: str) -> str:
         if not _UUID.fullmatch(text):

@@ -13,7 +13,7 @@ from inventory_server.rpc.wire.checks import Checks
 from inventory_server.rpc.wire.requests import deduct_action
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from inventory_server.domain import Reservation, Stock
 
@@ -84,12 +84,16 @@ def render_reservations(reservations: Sequence[Reservation]) -> list[pb.Reservat
     return [render_reservation(reservation) for reservation in reservations]
 
 
-def render_reservation_outcome(outcome: Reservation | InventoryError) -> pb.ReservationOutcome:
-    if isinstance(outcome, InventoryError):
-        return pb.ReservationOutcome(error=status_of(outcome))
-    message = pb.ReservationOutcome()
-    fill_reservation(message.reservation, outcome)
-    return message
+def fill_outcomes(
+    answer: pb.BatchReserveStockResponse | pb.BatchSettleReservationsResponse,
+    outcomes: Iterable[Reservation | InventoryError],
+) -> None:
+    add = answer.outcomes.add
+    for outcome in outcomes:
+        if isinstance(outcome, InventoryError):
+            add(error=status_of(outcome))
+        else:
+            fill_reservation(add().reservation, outcome)
 
 
 def render_stock_outcome(outcome: Stock | InventoryError) -> pb.StockOutcome:
