@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from weakref import WeakSet
 
 from inventory_server.errors import DatabaseUnavailable, InternalError, InventoryError, Overloaded
+from inventory_server.metrics import Counter, Gauge, Histogram
+from inventory_server.metrics.instruments import SIZES
 from inventory_server.postgres.database import BadItem, RowLocked
 
 if TYPE_CHECKING:
@@ -17,6 +21,28 @@ log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
+
+OPERATIONS = (
+    "initialize",
+    "read_stock",
+    "change_stock",
+    "reserve",
+    "settle",
+    "settle_order",
+    "extend",
+    "read_reservation",
+    "read_cache",
+)
+_SERIES = [(operation,) for operation in OPERATIONS]
+
+DEPTH = Gauge(
+    "inventory_lane_depth", "Requests that wait for their batch; INVENTORY_QUEUE_SIZE a lane.", ["operation"], _SERIES
+)
+BATCH = Histogram("inventory_batch_size", "Requests of a batch.", ["operation"], _SERIES, bounds=SIZES)
+TOOK = Histogram("inventory_batch_duration_seconds", "Time a batch was under way.", ["operation"], _SERIES)
+DROPPED = Counter(
+    "inventory_lane_overloaded_total", "Requests refused since the lane's queue was full.", ["operation"], _SERIES
+)
 
 
 class _Entry(Generic[Item, Value]):
@@ -43,6 +69,7 @@ class Lane(Generic[Item, Value]):
         self,
         run: Callable[[Sequence[Item]], Awaitable[Sequence[Value | InventoryError]]],
         *,
+        name: str,
         key: Callable[[Item], Hashable],
         refusal: Callable[[Item, BadItem], InventoryError],
         after: Callable[[Sequence[Value]], Awaitable[None]] | None = None,
@@ -51,6 +78,7 @@ class Lane(Generic[Item, Value]):
         gather_pause: float = 0.0,
         gather_max: float = 0.0,
     ) -> None:
+        self.name = name
         self._run = run
         self._key = key
         self._refusal = refusal
@@ -62,6 +90,11 @@ class Lane(Generic[Item, Value]):
         self._queue: deque[_Entry[Item, Value]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._running = False
+        _lanes.add(self)
+
+    @property
+    def depth(self) -> int:
+        return len(self._queue)
 
     async def submit(self, item: Item, deadline: float | None = None) -> Value:
         """Have a request answered.
@@ -71,6 +104,7 @@ class Lane(Generic[Item, Value]):
         To cancel the caller drops the request if its batch has not started; a batch under way goes on.
         """
         if len(self._queue) >= self._queue_size:
+            DROPPED.inc(self.name)
             raise Overloaded
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Value] = loop.create_future()
@@ -88,7 +122,10 @@ class Lane(Generic[Item, Value]):
     async def _drain(self) -> None:
         try:
             while batch := self._take():
+                began = time.perf_counter()
                 outcomes = await attempt(self._run, [entry.item for entry in batch], self._refusal)
+                TOOK.observe(self.name, of=time.perf_counter() - began)
+                BATCH.observe(self.name, of=len(batch))
                 if self._after is None:
                     _answer(batch, outcomes)
                 else:
@@ -141,6 +178,18 @@ class Lane(Generic[Item, Value]):
             log.exception("what follows a batch failed")
         finally:
             _answer(batch, outcomes)
+
+
+_lanes: WeakSet[Lane[Any, Any]] = WeakSet()
+
+
+def measure_depths() -> None:
+    """Say how many requests wait for their batches at this moment."""
+    depths = dict.fromkeys(OPERATIONS, 0)
+    for lane in _lanes:
+        depths[lane.name] += lane.depth
+    for operation, depth in depths.items():
+        DEPTH.set(operation, to=depth)
 
 
 async def attempt(

@@ -60,19 +60,23 @@ class Inventory:
         self._cache = cache
         self._settings = settings
         self._life_max_us = round(settings.max_hold * 1_000_000)
-        self._initialize: Lane[Initialize, Initialized] = self._lane(stock.initialize, _product_id)
-        self._read: Lane[str, Stock] = self._lane(stock.read, str)
-        self._copies: Lane[str, Reservation | None] = self._lane(self._find_copies, str)
-        self._reservations: Lane[_Lookup, Reservation] = self._lane(self._read_reservations, _reservation_id)
-        self._extend: Lane[Extend, Reservation] = self._lane(self._extend_all, _reservation_id, self._cache.put)
+        self._initialize: Lane[Initialize, Initialized] = self._lane("initialize", stock.initialize, _product_id)
+        self._read: Lane[str, Stock] = self._lane("read_stock", stock.read, str)
+        self._copies: Lane[str, Reservation | None] = self._lane("read_cache", self._find_copies, str)
+        self._reservations: Lane[_Lookup, Reservation] = self._lane(
+            "read_reservation", self._read_reservations, _reservation_id
+        )
+        self._extend: Lane[Extend, Reservation] = self._lane(
+            "extend", self._extend_all, _reservation_id, self._cache.put
+        )
         self._settle_orders: Lane[SettleOrder, tuple[Reservation, ...]] = self._lane(
-            holds.settle_orders, _order_id, self._forget_orders
+            "settle_order", holds.settle_orders, _order_id, self._forget_orders
         )
-        self._change: Lanes[Change, Stock] = self._lanes(stock.change, _request_id)
+        self._change: Lanes[Change, Stock] = self._lanes("change_stock", stock.change, _request_id)
         self._reserve: Lanes[Order, tuple[Reservation, ...]] = self._lanes(
-            holds.reserve, _request_id, self._remember_orders
+            "reserve", holds.reserve, _request_id, self._remember_orders
         )
-        self._settle: Lanes[Settle, Reservation] = self._lanes(holds.settle, _reservation_id, self._forget)
+        self._settle: Lanes[Settle, Reservation] = self._lanes("settle", holds.settle, _reservation_id, self._forget)
         self._room = WaitingRoom(self._reserve_now, self._is_made, settings.queue_size)
         self._bulk = asyncio.Semaphore(_BULK_WIDTH)
         self._bulk_waiting = 0
@@ -92,6 +96,16 @@ class Inventory:
         if order.wait > 0:
             return await self._room.reserve(order, deadline)
         return await self._reserve_now(order, deadline)
+
+    @property
+    def waiting(self) -> int:
+        """How many orders wait for units to come back."""
+        return self._room.waiting
+
+    @property
+    def bulk_waiting(self) -> int:
+        """How many bulk calls are under way or wait for their turn."""
+        return self._bulk_waiting
 
     def stir(self, product_id: str) -> None:
         """Units of a product may have come back: let those who wait for it look."""
@@ -216,20 +230,23 @@ class Inventory:
 
     def _lanes(
         self,
+        name: str,
         run: Callable[[Sequence[Item]], Awaitable[Sequence[Value | InventoryError]]],
         key: Callable[[Item], Hashable],
         after: Callable[[Sequence[Value]], Awaitable[None]] | None = None,
     ) -> Lanes[Item, Value]:
-        return Lanes(lambda: self._lane(run, key, after), self._settings.lanes)
+        return Lanes(lambda: self._lane(name, run, key, after), self._settings.lanes)
 
     def _lane(
         self,
+        name: str,
         run: Callable[[Sequence[Item]], Awaitable[Sequence[Value | InventoryError]]],
         key: Callable[[Item], Hashable],
         after: Callable[[Sequence[Value]], Awaitable[None]] | None = None,
     ) -> Lane[Item, Value]:
         return Lane(
             run,
+            name=name,
             key=key,
             refusal=_refusal,
             after=after,

@@ -96,6 +96,10 @@ class WaitingRoom:
         self._waiters = 0
         self._closed = False
 
+    @property
+    def waiting(self) -> int:
+        return self._waiters
+
     async def reserve(self, order: Order, deadline: float | None) -> tuple[Reservation, ...]:
         """Hold an order, within its wait and before the deadline, or raise what refused it last."""
         loop = asyncio.get_running_loop()

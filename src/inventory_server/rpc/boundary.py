@@ -17,12 +17,15 @@ from google.protobuf.message_factory import GetMessageClass
 
 from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
 from inventory_server.errors import InternalError, InventoryError, Overloaded, ValidationError, Violation
+from inventory_server.rpc import metering
 from inventory_server.rpc.status import status_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
     from inventory_server.rpc.tokens import Tokens
+
+    Handler = Callable[[bytes, Any], Awaitable[Any]]
 
 log = logging.getLogger(__name__)
 
@@ -63,8 +66,11 @@ class Calls:
             self.draining.set()
 
 
-def register(server: grpc.aio.Server, servicers: Sequence[object], tokens: Tokens | None) -> Calls:
+def register(
+    server: grpc.aio.Server, servicers: Sequence[object], tokens: Tokens | None, *, metered: bool = False
+) -> Calls:
     """Serve each method of the proto by the method of that name that one of the servicers has."""
+    meter = metering.metered if metered else _unmetered
     calls = Calls()
     handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {}
     for servicer in servicers:
@@ -72,12 +78,16 @@ def register(server: grpc.aio.Server, servicers: Sequence[object], tokens: Token
             if hasattr(servicer, method.name):
                 bound = (method.name, GetMessageClass(method.input_type), getattr(servicer, method.name), tokens, calls)
                 handlers[method.name] = (
-                    grpc.unary_stream_rpc_method_handler(_streaming(*bound))
+                    grpc.unary_stream_rpc_method_handler(meter(method.name, _streaming(*bound)))
                     if method.server_streaming
-                    else grpc.unary_unary_rpc_method_handler(_bounded(*bound))
+                    else grpc.unary_unary_rpc_method_handler(meter(method.name, _bounded(*bound)))
                 )
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     return calls
+
+
+def _unmetered(_: str, handle: Handler) -> Handler:
+    return handle
 
 
 async def drain(server: grpc.aio.Server, calls: Calls, grace: float) -> None:
@@ -188,7 +198,7 @@ async def _refuse(name: str, context: Context, error: Exception) -> bytes:
 
 
 async def _abort(context: Context, error: InventoryError) -> bytes:
-    status = status_of(error)
+    status = status_of(error, of="call")
     metadata = (("grpc-status-details-bin", status.SerializeToString()),)
     answer: bytes = await context.abort(error.code, error.sentence, metadata)
     return answer

@@ -11,6 +11,7 @@ from google.rpc.status_pb2 import Status
 
 from inventory_client.proto.inventory.v1.inventory_pb2 import StockShortage
 from inventory_server.errors import InsufficientStock, ProductNotFound, ValidationError
+from inventory_server.rpc import metering
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 DOMAIN = "inventory.v1"
 
 
-def status_of(error: InventoryError) -> Status:
-    """Render an error as every client sees it."""
+def status_of(error: InventoryError, *, of: str = "item") -> Status:
+    """Render an error as every client sees it, and count it: of a whole call, or of an item in a bulk call's answer."""
+    metering.REFUSALS.inc(error.reason, of)
     details: list[Message] = [
         ErrorInfo(
             reason=error.reason, domain=DOMAIN, metadata={**error.metadata, "http_status": str(error.http_status)}

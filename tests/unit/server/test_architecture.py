@@ -34,12 +34,13 @@ HANDLER_LINES_MAX = 16
 # From the bottom to the top: a part imports itself and what stands below it. A new part needs its place here.
 TIERS = (
     {"domain"},
-    {"errors", "settings", "supervisor", "embedded"},
-    {"postgres", "logs"},
+    {"errors", "settings", "metrics", "embedded"},
+    {"postgres", "supervisor", "logs"},
     {"cache", "batcher", "waiting"},
     {"lanes"},
     {"inventory", "queries", "feed", "retention", "audit"},
     {"expiry", "rpc"},
+    {"sampling"},
     {"app", "probe"},
     {"__main__"},
 )
@@ -50,6 +51,7 @@ GATES = {
     "psycopg": {"postgres", "app", "audit"},
     "psycopg_pool": {"postgres"},
     "redis": {"cache"},
+    "prometheus_client": {"metrics"},
     "grpc": {"rpc", "errors", "app", "probe"},
     "google": {"rpc"},
     CLIENT: {"rpc"},

@@ -44,7 +44,7 @@ class Database:
         return [ProductNotFound(item) if item.startswith("unknown") else item.upper() for item in items]
 
     def lane(self, **named: Any) -> Lane[str, str]:
-        limits = {"batch_size": 100, "queue_size": 100, "key": str, "refusal": refusal, **named}
+        limits = {"name": "reserve", "batch_size": 100, "queue_size": 100, "key": str, "refusal": refusal, **named}
         return Lane(self.run, **limits)
 
 
