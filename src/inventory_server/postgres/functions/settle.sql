@@ -1,7 +1,7 @@
 -- Ends holds: each item RELEASEs, DEDUCTs, EXPIREs or REACQUIREs one (deducts it, from the available quantity where
 -- it has expired). `holds` are distinct; `actions`, `requests` and, where they settle whole orders, `lines`, which
--- number the holds of one request, go with them. Locks the holds in the order of their ids, then their stock rows in the order of the products; a caller
--- that has locked both already passes the moment at which it looked at them.
+-- number the holds of one request, go with them. Locks the holds in the order of their ids, then their stock rows in
+-- the order of the products; a caller that has locked both already passes the moment at which it looked at them.
 --
 -- Returns a row per item, in order: its outcome (DONE, REPLAYED, CONFLICT, NOT_FOUND, RELEASED or DEDUCTED where it
 -- was so already, SHORT where too little is available, INCONSISTENT where the stock row holds too little), the hold as
