@@ -104,6 +104,7 @@ LOADS: dict[str, Callable[[], Callable[[], Load]]] = {
     "bulk-hot": lambda: _shared(bulk_reserve, itertools.repeat(HOT)),
     "bulk-spread": lambda: _shared(bulk_reserve, _at_random()),
     "bulk-cycle": lambda: _shared(bulk_cycle, _at_random()),
+    "bulk-cycle-hot": lambda: _shared(bulk_cycle, itertools.repeat(HOT)),
     "zipf": lambda: _shared(reserve, _at_random([1 / rank for rank in range(1, len(SPREAD) + 1)])),
 }
 """By name: a function that begins a run and returns the maker of each request in flight."""
