@@ -225,10 +225,13 @@ async def attempt_all(
     refusal: Callable[[Item, BadItem], InventoryError],
 ) -> list[Value | InventoryError]:
     """Run items that may share keys: of those with one key each waits for the one before it."""
+    keys = [key(item) for item in items]
+    if len(set(keys)) == len(keys):
+        return list(await attempt(run, items, refusal))
     rounds: list[list[int]] = []
     seen: dict[Hashable, int] = {}
-    for number, item in enumerate(items):
-        turn = seen[key(item)] = seen.get(key(item), -1) + 1
+    for number, each in enumerate(keys):
+        turn = seen[each] = seen.get(each, -1) + 1
         if turn == len(rounds):
             rounds.append([])
         rounds[turn].append(number)
