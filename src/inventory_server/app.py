@@ -19,6 +19,8 @@ from inventory_server.embedded import EmbeddedError, EmbeddedPostgres, EmbeddedR
 from inventory_server.expiry import ExpiryThread
 from inventory_server.feed import Feed
 from inventory_server.inventory import Inventory
+from inventory_server.metrics import MetricsError, page
+from inventory_server.metrics.page import Page
 from inventory_server.postgres.database import Database
 from inventory_server.postgres.feed import Alarm, FeedRepository
 from inventory_server.postgres.holds import HoldRepository
@@ -34,6 +36,7 @@ from inventory_server.rpc.orders_servicer import OrdersServicer
 from inventory_server.rpc.queries_servicer import QueriesServicer
 from inventory_server.rpc.servicer import InventoryServicer
 from inventory_server.rpc.tokens import Tokens
+from inventory_server.sampling import sample
 from inventory_server.supervisor import PARENT, Supervisor, WorkersFailedError
 
 if TYPE_CHECKING:
@@ -54,16 +57,17 @@ class StartError(Exception):
 
 
 # What ends a command with one sentence.
-FAILURES = (StartError, ListenError, MigrationError, EmbeddedError, WorkersFailedError)
+FAILURES = (StartError, ListenError, MigrationError, EmbeddedError, WorkersFailedError, MetricsError)
 
 
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then drain and return."""
-    with _stores(settings) as (database_url, redis_url):
+    page.adopt()
+    with _metrics(settings) as pages, _stores(settings) as (database_url, redis_url):
         if settings.migrate:
             migrate_when_up(database_url, settings.startup_timeout)
         if settings.workers > 1:
-            _supervise(settings, database_url, redis_url)
+            _supervise(settings, database_url, redis_url, pages)
             return
         _spare_the_collector()
         new_event_loop = _loop_factory()
@@ -78,7 +82,21 @@ def _spare_the_collector() -> None:
     gc.set_threshold(_COLLECT_AFTER)
 
 
-def _supervise(settings: Settings, database_url: str, redis_url: str) -> None:
+@contextlib.contextmanager
+def _metrics(settings: Settings) -> Iterator[list[Page] | list[None]]:
+    """Tell the metrics of the whole service where somebody wants them, and give a page for each worker."""
+    workers = settings.workers if settings.workers > 1 else 0
+    if settings.metrics_listen is None or page.is_ours():
+        yield [None] * workers
+        return
+    from inventory_server.metrics.endpoint import Endpoint  # noqa: PLC0415 — for nobody else
+
+    pages = [Page.shared() for _ in range(workers)]
+    with Endpoint(settings.metrics_listen, [page.own, *pages]):
+        yield pages
+
+
+def _supervise(settings: Settings, database_url: str, redis_url: str, pages: list[Page] | list[None]) -> None:
     ours = {
         "INVENTORY_WORKERS": "1",
         "INVENTORY_SHARE_ADDRESS": "true",
@@ -86,7 +104,7 @@ def _supervise(settings: Settings, database_url: str, redis_url: str) -> None:
         "INVENTORY_DATABASE_URL": database_url,
         "INVENTORY_REDIS_URL": redis_url,
     }
-    Supervisor(settings.workers, {**os.environ, **ours}, settings.shutdown_grace).run()
+    Supervisor(pages, {**os.environ, **ours}, settings.shutdown_grace).run()
 
 
 @contextlib.contextmanager
@@ -144,18 +162,19 @@ async def _serve(settings: Settings, database_url: str, redis_url: str, expiry: 
                 FeedServicer(feed),
                 QueriesServicer(Queries(ReadingRepository(database))),
             ]
-            calls = boundary.register(server, servicers, tokens)
+            calls = boundary.register(server, servicers, tokens, metered=settings.metrics_listen is not None)
             await health.check()
             await server.start()
-            checks = asyncio.create_task(health.run())
-            orphaned = asyncio.create_task(_stop_with_parent(stop))
+            background = [asyncio.create_task(health.run()), asyncio.create_task(_stop_with_parent(stop))]
+            if settings.metrics_listen is not None:
+                background.append(asyncio.create_task(sample(database, inventory, feed, calls)))
             if settings.expiry:
                 expiry.start()
             log.info("serving on %s", settings.listen)
             await stop.wait()
             log.info("draining for up to %.1f s", settings.shutdown_grace)
-            checks.cancel()
-            orphaned.cancel()
+            for task in background:
+                task.cancel()
             inventory.stop_waiting()
             await health.stop()
             await boundary.drain(server, calls, settings.shutdown_grace)

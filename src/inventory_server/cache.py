@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from inventory_server.domain import Replayed, Reservation, ReservationStatus
+from inventory_server.metrics import Counter
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
@@ -27,6 +28,14 @@ if TYPE_CHECKING:
     from inventory_server.settings import Settings
 
 log = logging.getLogger(__name__)
+
+LOOKUPS = Counter(
+    "inventory_cache_lookups_total",
+    "Holds looked up in Redis, by what was found.",
+    ["result"],
+    [("hit",), ("miss",), ("failure",)],
+)
+FAILURES = Counter("inventory_cache_failures_total", "Commands that Redis failed at, after which it is left alone.")
 
 # One command and one argument a batch, whatever its size: a line each with id, milliseconds to live and JSON. To have
 # redis-py pack three arguments a hold costs more than all the rest of what happens here.
@@ -107,6 +116,8 @@ class ReservationCache:
         for key, entry in zip(reservation_ids, entries or (), strict=False):
             if entry is not None and (reservation := _decoded(key, entry)) is not None:
                 found[key] = reservation
+        LOOKUPS.inc("hit", by=len(found))
+        LOOKUPS.inc("failure" if entries is None else "miss", by=len(reservation_ids) - len(found))
         return found
 
     async def _guarded(self, command: Awaitable[Any]) -> Any:
@@ -115,6 +126,7 @@ class ReservationCache:
                 return await command
         except (RedisError, OSError, TimeoutError) as error:
             self._closed_until = time.monotonic() + self._pause
+            FAILURES.inc()
             log.warning("Redis is left alone for %.1f s: %s", self._pause, str(error) or type(error).__name__)
             return None
 

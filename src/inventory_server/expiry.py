@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from inventory_server.cache import ReservationCache
 from inventory_server.errors import DatabaseUnavailable
+from inventory_server.metrics import Counter, Gauge
 from inventory_server.postgres.database import BadItem, Database
 from inventory_server.postgres.holds import HoldRepository
 from inventory_server.retention import retain
@@ -22,6 +24,18 @@ if TYPE_CHECKING:
     from inventory_server.settings import Settings
 
 log = logging.getLogger(__name__)
+
+EXPIRED = Counter(
+    "inventory_expired_holds_total",
+    "Expired holds that a worker looked at: released, or set aside since the stock row is inconsistent.",
+    ["outcome"],
+    [("released",), ("inconsistent",)],
+)
+LAST_RUN = Gauge(
+    "inventory_expiry_last_run_timestamp_seconds",
+    "When an expiry worker last looked for expired holds and PostgreSQL answered.",
+    merge=max,
+)
 
 
 class ExpiryWorker:
@@ -47,6 +61,9 @@ class ExpiryWorker:
                     hold.quantity,
                     hold.reservation_id,
                 )
+        LAST_RUN.set(to=time.time())
+        EXPIRED.inc("released", by=len(released))
+        EXPIRED.inc("inconsistent", by=len(looked_at) - len(released))
         await self._cache.forget(released)
         if released:
             log.info("released %d expired holds", len(released))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -126,6 +127,7 @@ class Feed:
         # How far the reader has told its audience; None while nobody is there.
         self._position: Position | None = None
         self._reader: asyncio.Task[None] | None = None
+        self._read_at = 0.0  # when it last stood at the ledger's end, in monotonic seconds
         # Whoever resumes waits for the others, so that a crowd that comes back takes one connection and not the pool.
         self._backlog = asyncio.Semaphore(1)
 
@@ -133,6 +135,11 @@ class Feed:
     def watchers(self) -> int:
         """How many watchers have caught up."""
         return len(self._audience)
+
+    @property
+    def lag(self) -> float:
+        """How long ago the reader stood at the ledger's end, in seconds; 0 while nobody watches."""
+        return 0.0 if self._position is None else time.monotonic() - self._read_at
 
     async def watch(
         self, product_ids: frozenset[str] | None = None, after: Position | None = None
@@ -180,6 +187,7 @@ class Feed:
         """Have the reader tell a watcher, if it has seen all that the reader has; start one where there is none."""
         if self._position is None and at_end:
             self._position = watcher.position
+            self._read_at = time.monotonic()
             self._reader = asyncio.create_task(self._follow(watcher.position))
         if self._position is None or watcher.position < self._position:
             return False
@@ -208,6 +216,7 @@ class Feed:
                         self._position = position = page.end
                         if page.full:
                             continue
+                        self._read_at = time.monotonic()
                     pause = await self._rest(alarm, pause, grown=page is not None and bool(page.changes))
                 self._position = None
         except Exception:

@@ -14,6 +14,7 @@ import time
 from typing import TYPE_CHECKING
 
 from inventory_server.errors import DatabaseUnavailable
+from inventory_server.metrics import Counter, Gauge
 from inventory_server.postgres.database import BadItem, Database
 from inventory_server.postgres.retaining import RetentionRepository
 
@@ -22,6 +23,15 @@ if TYPE_CHECKING:
     from inventory_server.settings import Settings
 
 log = logging.getLogger(__name__)
+
+REMOVED = Counter(
+    "inventory_retention_removed_total", "Rows that retention removed.", ["what"], [("movements",), ("holds",)]
+)
+LAST_RUN = Gauge(
+    "inventory_retention_last_run_timestamp_seconds",
+    "When retention last finished a batch, or found another server at it.",
+    merge=max,
+)
 
 # A batch takes some tens of milliseconds, so that whoever asks for one of its holds meanwhile does not notice.
 _MOVEMENTS_MAX = 1000
@@ -46,7 +56,10 @@ class RetentionWorker:
     async def run_once(self) -> Retained | None:
         """Do one batch, and tell what went; None where another server is at it. May raise DatabaseUnavailable."""
         retained = await self._repository.retain(self._after, self._keep_us, _PRODUCTS_MAX, _MOVEMENTS_MAX)
+        LAST_RUN.set(to=time.time())
         if retained is not None:
+            REMOVED.inc("movements", by=retained.movements)
+            REMOVED.inc("holds", by=retained.holds)
             self._after = "" if retained.last else retained.product_id
             if retained.movements:
                 log.info("retention removed %d movements and %d holds", retained.movements, retained.holds)

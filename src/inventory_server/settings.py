@@ -54,6 +54,13 @@ def address(text: str) -> str:
     return text
 
 
+def tcp_address(text: str) -> str:
+    """Check `host:port` or `[v6]:port`."""
+    if text.startswith("unix:"):
+        raise ValueError("must be host:port, such as 127.0.0.1:9464")
+    return address(text)
+
+
 def path(text: str) -> Path:
     return Path(text).expanduser()
 
@@ -135,6 +142,9 @@ class Settings:
     health_interval: float = setting("1s", duration, "pause between two health checks", 0.01)
     health_listen: str | None = setting(
         "", address, "further address that serves health alone and without TLS, for probes that speak no TLS"
+    )
+    metrics_listen: str | None = setting(
+        "", tcp_address, "address to serve metrics on over HTTP, at /metrics and without TLS; without it there are none"
     )
     startup_timeout: float = setting("30s", duration, "longest wait for PostgreSQL at start-up", 0)
     shutdown_grace: float = setting("10s", duration, "longest time that requests in flight get after SIGTERM", 0)

@@ -15,8 +15,13 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from inventory_server.metrics import Counter
+from inventory_server.metrics.page import DESCRIPTOR
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from inventory_server.metrics.page import Page
 
 log = logging.getLogger(__name__)
 
@@ -29,17 +34,19 @@ _GRACE_SECONDS = 5.0
 # Tells a worker whose child it is, so that it stops when that process is gone.
 PARENT = "INVENTORY_SUPERVISOR_PID"
 
+DEATHS = Counter("inventory_worker_deaths_total", "Workers that ended although nobody told them to.")
+
 
 class WorkersFailedError(Exception):
     """A worker ended before it had ever served; its own log says why."""
 
 
 class Supervisor:
-    """Runs `count` workers until told to stop, and starts anew those that die."""
+    """Runs a worker for each page until told to stop, and starts anew those that die. No metrics, no page: None."""
 
-    def __init__(self, count: int, environment: Mapping[str, str], grace: float) -> None:
+    def __init__(self, pages: Sequence[Page | None], environment: Mapping[str, str], grace: float) -> None:
         self._environment = {**environment, PARENT: str(os.getpid())}
-        self._workers = [_Worker(self._environment) for _ in range(count)]
+        self._workers = [_Worker(self._environment, page) for page in pages]
         self._grace = grace + _GRACE_SECONDS
         self._stop = threading.Event()
 
@@ -67,8 +74,10 @@ class Supervisor:
 class _Worker:
     """One worker process, over all its lives."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self._environment = environment
+    def __init__(self, environment: Mapping[str, str], page: Page | None) -> None:
+        self._page = page
+        self._descriptors = () if page is None else (page.descriptor,)
+        self._environment = {**environment, DESCRIPTOR: str(page.descriptor)} if page else environment
         self._process: subprocess.Popen[bytes] | None = None
         self._was_steady = False
         self._backoff = 0.5
@@ -78,7 +87,10 @@ class _Worker:
         self._started = time.monotonic()
         # A group of its own, so that the terminal's Ctrl-C reaches the supervisor alone, which then has them drain.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "inventory_server", "serve"], env=dict(self._environment), process_group=0
+            [sys.executable, "-m", "inventory_server", "serve"],
+            env=self._environment,
+            process_group=0,
+            pass_fds=self._descriptors,
         )
         log.info("worker %d started", self._process.pid)
 
@@ -94,6 +106,9 @@ class _Worker:
         self._was_steady = self._was_steady or steady
         if status is None:
             return
+        DEATHS.inc()
+        if self._page is not None:
+            self._page.forget_gauges()
         if status > 0 and not self._was_steady:
             raise WorkersFailedError(f"A worker could not serve (exit status {status}).")
         self._backoff = 0.5 if steady else min(self._backoff * 2, _BACKOFF_SECONDS_MAX)

@@ -10,6 +10,7 @@ import threading
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Self
 
+from inventory_server.metrics import MetricsError
 from inventory_server.metrics.exposition import Exposition
 
 if TYPE_CHECKING:
@@ -25,10 +26,6 @@ _EXCHANGE_SECONDS_MAX = 5.0
 _HEAD_BYTES_MAX = 8192
 # Beyond these the oldest is cut off: an honest scrape takes milliseconds, and who dawdles has no claim.
 _CONNECTIONS_MAX = 32
-
-
-class MetricsError(Exception):
-    """The address for metrics cannot be served; the sentence says why."""
 
 
 class Endpoint:

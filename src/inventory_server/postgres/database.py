@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
@@ -12,6 +13,8 @@ from psycopg import sql
 from psycopg_pool import AsyncConnectionPool
 
 from inventory_server.errors import DatabaseUnavailable
+from inventory_server.metrics import Counter, Gauge, Histogram
+from inventory_server.postgres.queries import NAMES, files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +34,32 @@ _UNAVAILABLE = (
     psycopg.InterfaceError,  # a connection that was found closed
     pg.ReadOnlySqlTransaction,  # a standby, or a primary that has run full
     TimeoutError,
+)
+
+STATEMENTS = Histogram(
+    "inventory_database_statement_duration_seconds",
+    "Time a statement took on its connection, also one that failed; the one without a name is the health check's.",
+    ["statement"],
+    [*((file.name.removesuffix(".sql"),) for file in files("sql")), ("ping",)],
+)
+FAILURES = Counter(
+    "inventory_database_failures_total",
+    "Statements that failed: PostgreSQL unavailable, a row locked for too long, a deadlock lost, a value refused.",
+    ["kind"],
+    [("unavailable",), ("row_locked",), ("deadlock",), ("refused",)],
+)
+POOL = Gauge(
+    "inventory_database_pool",
+    "Connections of the RPCs' pool: the most there may be, those there are, those not in use; and who waits for one.",
+    ["what"],
+    [("max",), ("open",), ("idle",), ("waiting",)],
+)
+POOL_WAITED = Counter("inventory_database_pool_wait_seconds_total", "Time spent waiting for a connection of the pool.")
+POOL_ERRORS = Counter(
+    "inventory_database_pool_errors_total",
+    "Waits for a connection that ended in vain, attempts to connect that failed, connections that were lost.",
+    ["kind"],
+    [("timeout",), ("connect",), ("lost",)],
 )
 
 
@@ -94,6 +123,18 @@ class Database:
         if standby:
             raise DatabaseUnavailable
 
+    def measure_pool(self) -> None:
+        """Say how the pool is, and what happened since the last time."""
+        now = self._pool.pop_stats()
+        POOL.set("max", to=now["pool_max"])
+        POOL.set("open", to=now["pool_size"])
+        POOL.set("idle", to=now["pool_available"])
+        POOL.set("waiting", to=now["requests_waiting"])
+        POOL_WAITED.inc(by=now.get("requests_wait_ms", 0) / 1000)
+        POOL_ERRORS.inc("timeout", by=now.get("requests_errors", 0))
+        POOL_ERRORS.inc("connect", by=now.get("connections_errors", 0))
+        POOL_ERRORS.inc("lost", by=now.get("connections_lost", 0))
+
     async def fetch(self, query: LiteralString, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Run one statement and return its rows.
 
@@ -105,20 +146,25 @@ class Database:
                 async with asyncio.timeout(self._timeout):
                     return await self._run(query, parameters)
             except _RETRIABLE:
+                FAILURES.inc("deadlock")
                 log.warning("a statement lost a deadlock, attempt %d of %d", attempt, _ATTEMPTS)
             except pg.LockNotAvailable as error:
+                FAILURES.inc("row_locked")
                 log.warning("a row was locked for too long: %s", str(error).strip())
                 raise RowLocked from error
             except _UNAVAILABLE as error:
+                FAILURES.inc("unavailable")
                 self._heal()
                 log.warning("PostgreSQL is unavailable: %s", str(error).strip() or type(error).__name__)
                 raise DatabaseUnavailable from error
             except (psycopg.DataError, psycopg.IntegrityError) as error:
+                FAILURES.inc("refused")
                 raise BadItem(error) from error
         raise DatabaseUnavailable
 
     async def _run(self, query: LiteralString, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
         async with self._pool.connection() as connection:
+            began = time.perf_counter()
             try:
                 cursor = await connection.execute(query, parameters or None)
                 return await cursor.fetchall()
@@ -126,6 +172,8 @@ class Database:
                 # Somebody else is the primary now: a new connection finds it.
                 await connection.close()
                 raise
+            finally:
+                STATEMENTS.observe(NAMES.get(query, "ping"), of=time.perf_counter() - began)
 
     async def _configure(self, connection: psycopg.AsyncConnection[Any]) -> None:
         if self._limits is not None:

@@ -11,11 +11,16 @@ if TYPE_CHECKING:
 
 _HERE = resources.files(__package__)
 
+# The name of each query that was read, by its text.
+NAMES: dict[str, str] = {}
+
 
 def query(name: str) -> LiteralString:
     """Read a query without its comments."""
     text = (_HERE / "sql" / f"{name}.sql").read_text("utf-8")
-    return re.sub(r"^--.*\n", "", text, flags=re.MULTILINE).strip()
+    text = re.sub(r"^--.*\n", "", text, flags=re.MULTILINE).strip()
+    NAMES[text] = name
+    return text
 
 
 def files(folder: str) -> list[Traversable]:

@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import aio
 
 from inventory_server.errors import InventoryError
+from inventory_server.metrics import Gauge
 from inventory_server.rpc.boundary import SERVICE
 
 if TYPE_CHECKING:
@@ -24,6 +25,13 @@ log = logging.getLogger(__name__)
 HEALTH_SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 _STATUSES = {True: health_pb2.HealthCheckResponse.SERVING, False: health_pb2.HealthCheckResponse.NOT_SERVING}
+
+UP = Gauge(
+    "inventory_store_up",
+    "Server processes for which the store answers; compare with inventory_workers.",
+    ["store"],
+    [("postgresql",), ("redis",)],
+)
 
 
 class Health:
@@ -45,6 +53,8 @@ class Health:
     async def check(self) -> None:
         """Ask both stores once."""
         postgresql, redis = await asyncio.gather(self._postgresql_answers(), self._cache.ping())
+        UP.set("postgresql", to=postgresql)
+        UP.set("redis", to=redis)
         for name, serving in (("", postgresql), (SERVICE, postgresql), ("postgresql", postgresql), ("redis", redis)):
             await self._set(name, serving=serving)
 

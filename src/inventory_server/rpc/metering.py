@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
-from inventory_server.metrics import Counter, Gauge, Histogram
+from inventory_server.metrics import Counter, Histogram
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -39,7 +39,6 @@ _CODES = (
     "UNAVAILABLE",
     "UNAUTHENTICATED",
 )
-_NAMES = {code.value[0]: code.name for code in grpc.StatusCode if code.name in _CODES}
 _REASONS = [name.removeprefix("ERROR_REASON_") for name, number in pb.ErrorReason.items() if number]
 
 STARTED = Counter("grpc_server_started_total", "Calls that reached a handler.", _LABELS, _METHODS.values())
@@ -55,7 +54,6 @@ HANDLING = Histogram(
     _LABELS,
     _METHODS.values(),
 )
-IN_FLIGHT = Gauge("inventory_requests_in_flight", "Calls under way, streams aside.")
 REFUSALS = Counter(
     "inventory_refusals_total",
     "Errors told to callers by ErrorInfo.reason: of whole calls, and of items inside the answer of a bulk call.",
@@ -86,8 +84,8 @@ def metered(name: str, handle: Callable[[bytes, Any], Awaitable[Answer]]) -> Cal
 
 def _code(context: Any) -> str:
     """Name the code of a call that did not succeed: the one it was refused with, else the caller has left."""
-    code = _NAMES.get(context.code(), "OK")  # a number, in grpc.aio
-    if code != "OK":
-        return code
+    code = context.code()  # the number 0 where none was set
+    if isinstance(code, grpc.StatusCode):
+        return code.name
     remaining = context.time_remaining()
     return "DEADLINE_EXCEEDED" if remaining is not None and remaining <= 0 else "CANCELLED"
