@@ -60,29 +60,29 @@ class Inventory:
         self._cache = cache
         self._settings = settings
         self._life_max_us = round(settings.max_hold * 1_000_000)
-        self._initialize: Lane[Initialize, Initialized] = self._lane("initialize", stock.initialize, _product_id)
         self._read: Lane[str, Stock] = self._lane("read_stock", stock.read, str)
         self._copies: Lane[str, Reservation | None] = self._lane("read_cache", self._find_copies, str)
         self._reservations: Lane[_Lookup, Reservation] = self._lane(
             "read_reservation", self._read_reservations, _reservation_id
         )
-        self._extend: Lane[Extend, Reservation] = self._lane(
-            "extend", self._extend_all, _reservation_id, self._cache.put
-        )
-        self._settle_orders: Lane[SettleOrder, tuple[Reservation, ...]] = self._lane(
-            "settle_order", holds.settle_orders, _order_id, self._forget_orders
-        )
+        self._initialize: Lanes[Initialize, Initialized] = self._lanes("initialize", stock.initialize, _product_id)
         self._change: Lanes[Change, Stock] = self._lanes("change_stock", stock.change, _request_id)
         self._reserve: Lanes[Order, tuple[Reservation, ...]] = self._lanes(
             "reserve", holds.reserve, _request_id, self._remember_orders
         )
         self._settle: Lanes[Settle, Reservation] = self._lanes("settle", holds.settle, _reservation_id, self._forget)
+        self._extend: Lanes[Extend, Reservation] = self._lanes(
+            "extend", self._extend_all, _reservation_id, self._cache.put
+        )
+        self._settle_orders: Lanes[SettleOrder, tuple[Reservation, ...]] = self._lanes(
+            "settle_order", holds.settle_orders, _order_id, self._forget_orders
+        )
         self._room = WaitingRoom(self._reserve_now, self._is_made, settings.queue_size)
         self._bulk = asyncio.Semaphore(_BULK_WIDTH)
         self._bulk_waiting = 0
 
     async def initialize(self, item: Initialize, deadline: float | None = None) -> Initialized:
-        return await self._initialize.submit(item, deadline)
+        return await self._initialize.submit(item.product_id, item, deadline)
 
     async def stock(self, product_id: str, deadline: float | None = None) -> Stock:
         return await self._read.submit(product_id, deadline)
@@ -132,9 +132,8 @@ class Inventory:
         return True
 
     async def settle(self, item: Settle, deadline: float | None = None) -> Reservation:
-        """End a hold. The product that the cache knows of it picks the lane; a wrong one is only slower."""
-        copy = await self._copy(item.reservation_id, deadline)
-        product_id = copy.product_id if copy else item.reservation_id
+        """End a hold."""
+        product_id = await self._place(item.reservation_id, deadline)
         try:
             return await self._settle.submit(product_id, item, deadline)
         except InsufficientStock as short:
@@ -145,10 +144,10 @@ class Inventory:
             return await self._settle.submit(product_id, item, deadline)
 
     async def settle_order(self, item: SettleOrder, deadline: float | None = None) -> tuple[Reservation, ...]:
-        return await self._settle_orders.submit(item, deadline)
+        return await self._settle_orders.submit(item.order_id, item, deadline)
 
     async def extend(self, item: Extend, deadline: float | None = None) -> Reservation:
-        return await self._extend.submit(item, deadline)
+        return await self._extend.submit(await self._place(item.reservation_id, deadline), item, deadline)
 
     async def reservation(self, reservation_id: str, deadline: float | None = None) -> Reservation:
         """Read a hold. PostgreSQL sends only what differs from the cache's copy, so a stale one never gets out."""
@@ -205,6 +204,11 @@ class Inventory:
 
     async def _copy(self, reservation_id: str, deadline: float | None) -> Reservation | None:
         return await self._copies.submit(reservation_id, deadline) if self._cache.usable else None
+
+    async def _place(self, reservation_id: str, deadline: float | None) -> str:
+        """Pick a hold's lane by the product that the cache knows of it; a wrong one is only slower."""
+        copy = await self._copy(reservation_id, deadline)
+        return copy.product_id if copy else reservation_id
 
     async def _find_copies(self, reservation_ids: Sequence[str]) -> list[Reservation | None]:
         found = await self._cache.find(reservation_ids)

@@ -1,4 +1,7 @@
-"""The lanes of one operation: products are shared out among them, and one whose row is stuck gets a lane of its own."""
+"""The lanes of one operation: products are shared out among them, and one whose row is stuck gets a lane of its own.
+
+Where the product is not known, an order or a hold stands for it.
+"""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -16,8 +17,11 @@ from tests.fixtures.waiting import eventually
 from inventory_client import DatabaseUnavailable, InventoryError, RetryPolicy
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.fixtures.serving import Connect, Serve
 
+    from inventory_client import InventoryClient, Reservation
     from inventory_server.embedded import EmbeddedPostgres
 
 # One client is enough to see what the server does; starting servers and stores takes its time.
@@ -110,22 +114,34 @@ def test_a_row_that_a_stranger_has_locked_is_waited_for_no_longer_than_the_limit
     client.deduct_reservation(hold.reservation_id)
 
 
-def test_products_that_wait_beside_a_locked_one_are_served(database_url: str, serve: Serve, connect: Connect) -> None:
-    client = connect(serve(database_url, lock_timeout="300ms", expiry=False))
-    locked_product, others = stocked(client, 100), [stocked(client, 1) for _ in range(10)]
-    with locked(database_url, locked_product):
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda client, hold: client.reserve_stock(hold.product_id, "order", 1),
+        lambda client, hold: client.extend_reservation(hold.reservation_id, timedelta(hours=2)),
+        lambda client, hold: client.deduct_order(hold.order_id),
+    ],
+    ids=["reserve", "extend", "deduct an order"],
+)
+def test_products_that_wait_beside_a_locked_one_are_served(
+    database_url: str, serve: Serve, connect: Connect, change: Callable[[InventoryClient, Reservation], object]
+) -> None:
+    client = connect(serve(database_url, lock_timeout="300ms", lanes=1, expiry=False))
+    stuck, *others = [held(client) for _ in range(11)]
 
-        def reserve(product_id: str) -> InventoryError | None:
-            try:
-                client.reserve_stock(product_id, "order", 1)
-            except InventoryError as error:
-                return error
-            return None
+    def outcome(hold: Reservation) -> InventoryError | None:
+        try:
+            change(client, hold)
+        except InventoryError as error:
+            return error
+        return None
 
-        with ThreadPoolExecutor(20) as pool:
-            first = pool.submit(reserve, locked_product)
-            eventually(lambda: waiting(database_url) == 1)
-            beside = [pool.submit(reserve, each) for other in others for each in (other, locked_product)]
-            answers = [each.result() for each in beside]
+    for hold in others:
+        client.add_stock(hold.product_id, 1)
+    with locked(database_url, stuck.product_id), ThreadPoolExecutor(20) as pool:
+        first = pool.submit(outcome, stuck)
+        eventually(lambda: waiting(database_url) == 1)
+        beside = [pool.submit(outcome, each) for other in others for each in (other, stuck)]
+        answers = [each.result() for each in beside]
     assert isinstance(first.result(), DatabaseUnavailable)
     assert answers[::2] == [None] * 10
