@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import re
 import sys
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,13 +13,12 @@ import pytest
 from tests.fixtures.scraping import Metered, Scraped, fetched
 from tests.fixtures.serving import Server
 from tests.fixtures.shop import expire, fresh, held, locked, stocked, waiting
-from tests.fixtures.waiting import at_once, eventually
+from tests.fixtures.waiting import eventually
 
 from inventory_client import (
     DatabaseUnavailable,
     InsufficientStock,
     InvalidQuantity,
-    InventoryClient,
     ProductNotFound,
     ReserveItem,
 )
@@ -242,19 +240,6 @@ def test_only_the_metrics_are_there(database_url: str, serve: Serve, method: str
     metered = Metered(serve, database_url)
     answer, _ = metered.get(path, method=method)
     assert answer.status == status
-
-
-@synchronous
-def test_many_at_once_are_all_counted(database_url: str, serve: Serve, connect: Connect) -> None:
-    metered = Metered(serve, database_url, workers=2)
-    product_id = stocked(connect(metered.server, attempts=12), 1000)
-    clients = [InventoryClient(metered.server.address) for _ in range(8)]
-    try:
-        at_once([partial(client.get_stock, product_id) for client in clients for _ in range(10)])
-    finally:
-        for client in clients:
-            client.close()
-    assert metered.scrape().total(HANDLED, grpc_method="GetStock", grpc_code="OK") == 80
 
 
 def test_an_address_is_free_again_after_a_stop(database_url: str, serve: Serve, tmp_path: Path) -> None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
-import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
 import grpc
 import psycopg
 import pytest
-from tests.fixtures.shop import stocked
+from tests.fixtures.processes import children, connected_apart
+from tests.fixtures.shop import balance, locked, stocked, waiting
 from tests.fixtures.waiting import at_once, eventually
 
-from inventory_client import InventoryClient, Reservation
+from inventory_client import Reservation
 from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
 from inventory_client.proto.inventory.v1.inventory_pb2_grpc import InventoryServiceStub
 
@@ -23,12 +25,6 @@ if TYPE_CHECKING:
 
 # One client is enough to see what the servers do.
 synchronous = pytest.mark.parametrize("connect", ["sync"], indirect=True)
-
-
-def children(pid: int) -> list[int]:
-    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
-    pairs = (map(int, line.split()) for line in listed.splitlines())
-    return [child for child, parent in pairs if parent == pid]
 
 
 def sessions(database_url: str) -> int:
@@ -49,10 +45,9 @@ def test_two_workers_share_an_address_and_sell_each_unit_once(
     server = serve(database_url, workers=2)
     eventually(lambda: sessions(database_url) == 2)
     product_id = stocked(connect(server), 30)
-    clients = [InventoryClient(server.address) for _ in range(8)]  # a connection each, for the kernel to share out
-    outcomes = at_once([partial(client.reserve_stock, product_id, "order", 1) for client in clients for _ in range(8)])
-    for client in clients:
-        client.close()
+    with connected_apart(server.address) as clients:
+        calls = [partial(client.reserve_stock, product_id, "order", 1) for client in clients for _ in range(4)]
+        outcomes = at_once(calls)
     assert sum(isinstance(outcome, Reservation) for outcome in outcomes) == 30
     server.terminate()
     assert server.wait() == 0
@@ -73,6 +68,53 @@ def test_a_worker_that_dies_is_replaced_and_its_callers_go_on(
     assert client.reserve_stock(product_id, "order", 1).quantity == 1
     eventually(lambda: len(children(server.process.pid)) == 2 and before[0] not in children(server.process.pid))
     eventually(lambda: sessions(database_url) == 2)
+
+
+def test_health_is_serving_all_the_while_that_a_worker_is_down(database_url: str, serve: Serve) -> None:
+    server = serve(database_url, workers=2)
+    eventually(lambda: sessions(database_url) == 2)
+    killed = children(server.process.pid)[0]
+    os.kill(killed, signal.SIGKILL)
+    eventually(lambda: killed not in children(server.process.pid))
+    answers: list[str] = []
+
+    def is_back() -> bool:
+        answers.append(server.health())
+        return len(children(server.process.pid)) == 2
+
+    eventually(is_back)
+    answers += [server.health() for _ in range(20)]
+    assert len(answers) > 20
+    assert set(answers) == {"SERVING"}
+
+
+def test_a_worker_that_dies_again_and_again_is_started_less_and_less_often(database_url: str, serve: Serve) -> None:
+    server = serve(database_url, workers=2)
+    eventually(lambda: sessions(database_url) == 2)
+    stays, dies = children(server.process.pid)
+    for _ in range(3):
+        os.kill(dies, signal.SIGKILL)
+        (dies,) = eventually(lambda gone=dies: set(children(server.process.pid)) - {stays, gone})  # type: ignore[misc]
+    pauses = re.findall(r"ended with -9 and is started again in ([\d.]+) s", server.log)
+    assert pauses == ["1.0", "2.0", "4.0"]
+    assert stays in children(server.process.pid)
+
+
+@synchronous
+def test_sigterm_lets_every_worker_finish_what_it_has_begun(database_url: str, serve: Serve, connect: Connect) -> None:
+    server = serve(database_url, workers=2, statement_timeout="20s", lock_timeout="20s", shutdown_grace="15s")
+    eventually(lambda: sessions(database_url) == 2)
+    product_id = stocked(connect(server, attempts=12), 100)
+    with connected_apart(server.address) as clients, ThreadPoolExecutor(len(clients)) as pool:
+        with locked(database_url, product_id):
+            calls = [pool.submit(client.reserve_stock, product_id, "order", 1) for client in clients]
+            eventually(lambda: waiting(database_url) == 2)  # a statement of each worker
+            server.terminate()
+            eventually(lambda: server.log.count("draining") == 2)
+        assert [call.result().quantity for call in calls] == [1] * len(clients)
+    assert server.wait() == 0
+    again = serve(database_url)
+    assert balance(connect(again), product_id) == (84, 16)
 
 
 def test_workers_stop_when_their_supervisor_is_killed(database_url: str, serve: Serve) -> None:

@@ -99,7 +99,7 @@ class Endpoint:
         if method not in {"GET", "HEAD"}:
             return _response(HTTPStatus.METHOD_NOT_ALLOWED, {"Allow": "GET, HEAD"})
         pairs = (line.partition(":") for line in lines)
-        headers = {name.strip().lower(): text.strip() for name, _, text in pairs}
+        headers = {name.strip().lower(): " ".join(text.split()) for name, _, text in pairs}
         compressed = "gzip" in headers.get("accept-encoding", "")
         body, content_type = self._exposition.render(headers.get("accept", ""), compressed=compressed)
         told = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}

@@ -36,7 +36,10 @@ class Exposition:
 
     def render(self, accept: str, *, compressed: bool) -> tuple[bytes, str]:
         """Give the text and its content type, in the format that an Accept header prefers."""
-        encode, content_type = choose_encoder(accept)
+        try:
+            encode, content_type = choose_encoder(accept)
+        except (TypeError, ValueError):  # a version that is none
+            encode, content_type = choose_encoder("")
         body = encode(self._registry)
         return (gzip.compress(body, 1) if compressed else body), content_type
 
