@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import platform
+import time
 from importlib import metadata
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -56,6 +57,7 @@ class _Service(Collector):
         pages = copies(self._pages)
         for instrument in INSTRUMENTS:
             yield _family(instrument, pages)
+            time.sleep(0)  # in a single process the loop of the RPCs waits for this thread
         version = metadata.version("inventory-reservation")
         build = GaugeMetricFamily("inventory_build_info", "The version of the service.", labels=["version", "python"])
         build.add_metric([version, platform.python_version()], 1)
