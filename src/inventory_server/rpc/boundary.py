@@ -44,7 +44,6 @@ class Context(Protocol):
     def time_remaining(self) -> float | None: ...
     def invocation_metadata(self) -> Any: ...
     def add_done_callback(self, callback: Callable[[Any], None]) -> None: ...
-    def set_code(self, code: grpc.StatusCode) -> None: ...
     async def send_initial_metadata(self, initial_metadata: Any) -> None: ...
     async def write(self, message: bytes) -> None: ...
     async def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: Any) -> Any: ...
@@ -153,7 +152,7 @@ def _streaming(
         except asyncio.CancelledError:
             if calls.draining is None:
                 raise  # the caller has gone
-            await _end(context, grpc.StatusCode.UNAVAILABLE, "The server is stopping; go on at another.", ())
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "The server is stopping; go on at another.", ())
         except Exception as error:  # noqa: BLE001 — all of them are answered
             await _refuse(name, context, error)
         finally:
@@ -201,15 +200,11 @@ async def _refuse(name: str, context: Context, error: Exception) -> bytes:
 async def _abort(context: Context, error: InventoryError) -> bytes:
     status = status_of(error, of="call")
     metadata = (("grpc-status-details-bin", status.SerializeToString()),)
-    return await _end(context, error.code, error.sentence, metadata)
+    answer: bytes = await context.abort(error.code, error.sentence, metadata)
+    return answer
 
 
 async def _expire(context: Context) -> bytes:
     # The caller's own clock has said so already; this only ends the call here.
-    return await _end(context, grpc.StatusCode.DEADLINE_EXCEEDED, "The deadline has passed.", ())
-
-
-async def _end(context: Context, code: grpc.StatusCode, sentence: str, metadata: Any) -> bytes:
-    context.set_code(code)  # for whoever counts: an abort leaves no trace of it
-    answer: bytes = await context.abort(code, sentence, metadata)
+    answer: bytes = await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "The deadline has passed.", ())
     return answer
