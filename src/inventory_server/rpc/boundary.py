@@ -153,6 +153,8 @@ def _streaming(
             if calls.draining is None:
                 raise  # the caller has gone
             await context.abort(grpc.StatusCode.UNAVAILABLE, "The server is stopping; go on at another.", ())
+        except grpc.aio.InternalError:
+            log.debug("the caller of %s went away while it was being answered", name)
         except Exception as error:  # noqa: BLE001 — all of them are answered
             await _refuse(name, context, error)
         finally:
@@ -167,7 +169,7 @@ async def _open(context: Context) -> None:
     try:
         await asyncio.shield(sending)
     except asyncio.CancelledError:
-        await asyncio.wait({sending})
+        await asyncio.gather(sending, return_exceptions=True)  # it fails where the caller has gone
         raise
 
 
