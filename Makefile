@@ -10,7 +10,7 @@ PROTOC_INCLUDE = $(shell $(BIN)/python -c 'import grpc_tools, pathlib; print(pat
 PROTO := inventory_client/proto/inventory/v1/inventory.proto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint types proto check-proto acceptance bench soak clean
+.PHONY: help setup run test lint types proto check-proto acceptance bench soak fuzz clean
 
 help: ## explain the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -55,6 +55,9 @@ bench: $(READY) ## measure an empty handler, a transaction per request, this ser
 
 soak: $(READY) ## use the whole API while everything is broken, and audit each answer (ARGS="--seconds 600 --seed 1")
 	$(BIN)/python -m tests.soak $(ARGS)
+
+fuzz: $(READY) ## send whatever bytes to every RPC (ARGS=100000 for as many calls of each kind)
+	INVENTORY_FUZZ_EXAMPLES=$(or $(ARGS),5000) $(BIN)/python -m pytest tests/hostile -k "fuzz or frames"
 
 clean: ## remove what was generated, but not the data of `make run`
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info
