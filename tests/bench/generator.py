@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tests.bench.http2 import Connection
-from tests.bench.loads import LOADS
+from tests.bench.loads import LOADS, RESERVE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,9 +39,13 @@ class Outcome:
     max_ms: float
     answered: int
     succeeded: int
+    # those of them that made a hold
+    reserved: int
     # gRPC status code -> how often
     failed: dict[str, int]
     generator_cpu_us: float
+    # answers of each tenth of a second of the window
+    tenths: list[int]
 
 
 class Tally:
@@ -51,7 +55,9 @@ class Tally:
         self.start = time.perf_counter_ns() + int(WARM_UP_SECONDS * 1e9)
         self.end = self.start + int(seconds * 1e9)
         self.statuses: collections.Counter[int] = collections.Counter()
+        self.reserved = 0
         self.latencies: list[int] = []
+        self.tenths = [0] * (int(seconds * 10) + 1)
         self.running = in_flight
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._cpu = time.process_time()
@@ -73,8 +79,10 @@ class Tally:
             max_ms=milliseconds[-1],
             answered=answered,
             succeeded=self.statuses[0],
+            reserved=self.reserved,
             failed={str(status): count for status, count in self.statuses.items() if status},
             generator_cpu_us=cpu / max(answered, 1) * 1e6,
+            tenths=self.tenths[: int((self.end - self.start) / 1e8)],
         )
 
 
@@ -92,8 +100,10 @@ class Slot:
     def answered(self, status: int, message: bytes) -> None:
         now, tally = time.perf_counter_ns(), self._tally
         tally.statuses[status] += 1
+        tally.reserved += not status and self._path is RESERVE
         if tally.start <= now < tally.end:
             tally.latencies.append(now - self._asked)
+            tally.tenths[(now - tally.start) // 100_000_000] += 1
         if now < tally.end:
             self._ask(None if status else message)
         else:
@@ -101,12 +111,12 @@ class Slot:
 
     def _ask(self, reply: bytes | None) -> None:
         try:
-            path, request = self._load.send(reply)
+            self._path, request = self._load.send(reply)
         except StopIteration:
             self._tally.leave()
         else:
             self._asked = time.perf_counter_ns()
-            self._connection.send(path, request, self)
+            self._connection.send(self._path, request, self)
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     Load = Generator[Call, bytes | None, None]
 
 SERVICE = "/inventory.v1.InventoryService/"
+RESERVE = SERVICE + "ReserveStock"
 HOT = "hot"
 SPREAD = [f"product-{number:05}" for number in range(10_000)]
 # Enough that no run sells out, little enough that bulk additions stay far from int64.
@@ -38,13 +39,42 @@ ORDER_ID, REQUEST_ID = b"\x12\x24", b"\x2a\x24"
 def reserve(products: Iterator[str]) -> Load:
     """Reserve one unit of each product in turn, for an order and under a request id of its own."""
     for product in products:
-        identity = str(uuid7()).encode()
-        yield SERVICE + "ReserveStock", _head(product) + ORDER_ID + identity + REQUEST_ID + identity
+        yield _reserve(product)
+
+
+def _reserve(product: str) -> Call:
+    identity = str(uuid7()).encode()
+    return RESERVE, _head(product) + ORDER_ID + identity + REQUEST_ID + identity
 
 
 @functools.cache
 def _head(product: str) -> bytes:
     return pb.ReserveStockRequest(product_id=product, quantity=1).SerializeToString()
+
+
+def cycle(products: Iterator[str]) -> Load:
+    """Reserve one unit, and deduct that hold in the next call."""
+    for product in products:
+        held = _hold((yield _reserve(product)))
+        if held is not None:
+            request = pb.DeductReservationRequest(reservation_id=held, request_id=str(uuid7()))
+            yield SERVICE + "DeductReservation", request.SerializeToString()
+
+
+def mixed(products: Iterator[str]) -> Load:
+    """Of ten calls, reserve in two and read in eight: four balances and four holds."""
+    held = ""
+    for product in products:
+        stock = SERVICE + "GetStock", pb.GetStockRequest(product_id=product).SerializeToString()
+        held = _hold((yield _reserve(product))) or held
+        hold = SERVICE + "GetReservation", pb.GetReservationRequest(reservation_id=held).SerializeToString()
+        for _ in range(2):
+            yield stock
+            yield hold
+
+
+def _hold(reply: bytes | None) -> str | None:
+    return None if reply is None else pb.ReserveStockResponse.FromString(reply).reservation.reservation_id
 
 
 def initialize(products: Iterator[str]) -> Load:
@@ -93,6 +123,10 @@ def _at_random(weights: list[float] | None = None) -> Iterator[str]:
     return itertools.cycle(random.Random(7).choices(SPREAD, weights, k=CHOICES))  # noqa: S311
 
 
+def _zipf() -> Iterator[str]:
+    return _at_random([1 / rank for rank in range(1, len(SPREAD) + 1)])
+
+
 def _shared(make: Callable[[Iterator[str]], Load], products: Iterator[str]) -> Callable[[], Load]:
     return lambda: make(products)
 
@@ -105,6 +139,12 @@ LOADS: dict[str, Callable[[], Callable[[], Load]]] = {
     "bulk-spread": lambda: _shared(bulk_reserve, _at_random()),
     "bulk-cycle": lambda: _shared(bulk_cycle, _at_random()),
     "bulk-cycle-hot": lambda: _shared(bulk_cycle, itertools.repeat(HOT)),
-    "zipf": lambda: _shared(reserve, _at_random([1 / rank for rank in range(1, len(SPREAD) + 1)])),
+    "zipf": lambda: _shared(reserve, _zipf()),
+    "cycle-hot": lambda: _shared(cycle, itertools.repeat(HOT)),
+    "cycle-spread": lambda: _shared(cycle, _at_random()),
+    "cycle-zipf": lambda: _shared(cycle, _zipf()),
+    "mixed-hot": lambda: _shared(mixed, itertools.repeat(HOT)),
+    "mixed-spread": lambda: _shared(mixed, _at_random()),
+    "mixed-zipf": lambda: _shared(mixed, _zipf()),
 }
 """By name: a function that begins a run and returns the maker of each request in flight."""

@@ -47,16 +47,17 @@ class Runner:
             for load in loads:
                 for callers in in_flight:
                     for target in self.targets:
-                        measure = self._measure(number, load, callers, target)
+                        measure = self.measure(number, load, callers, target)
                         _say(measure)
                         yield measure
 
-    def _measure(self, number: int, load: str, in_flight: int, target: Target) -> Measure:
+    def measure(self, number: int, load: str, in_flight: int, target: Target) -> Measure:
+        """Run one load against one target."""
         holds = target.holds()
-        server, postgres = cpu.of_process(target.pid), cpu.of_family(self.postmaster)
+        server, postgres = cpu.of_family(target.pid), cpu.of_family(self.postmaster)
         with self.around(target, f"{target.name}-{load}-{in_flight}"):
             outcome = generate(target.address, load, in_flight, self.seconds)
-        server, postgres = cpu.of_process(target.pid) - server, cpu.of_family(self.postmaster) - postgres
+        server, postgres = cpu.of_family(target.pid) - server, cpu.of_family(self.postmaster) - postgres
         per_request = 1e6 / max(outcome.answered, 1)
         return Measure(
             round=number,
@@ -73,12 +74,12 @@ class Runner:
 def _complaint(outcome: Outcome, before: int | None, after: int | None) -> str:
     if outcome.failed:
         return f"gRPC status → requests: {outcome.failed}"
-    if before is not None and after is not None and after - before != outcome.succeeded:
-        return f"{outcome.succeeded} requests succeeded, but {after - before} holds were made"
+    if before is not None and after is not None and after - before != outcome.reserved:
+        return f"{outcome.reserved} reserves succeeded, but {after - before} holds were made"
     return ""
 
 
 def _say(measure: Measure) -> None:
-    where = f"round {measure.round}  {measure.load:<8} {measure.in_flight:>4}  {measure.target:<12}"
+    where = f"round {measure.round}  {measure.load:<12} {measure.in_flight:>4}  {measure.target:<12}"
     outcome = measure.outcome
     sys.stderr.write(f"{where} {outcome.per_second:8.0f}/s  p99 {outcome.p99_ms:7.2f} ms  {measure.complaint}\n")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import os
-from typing import TYPE_CHECKING
+from operator import methodcaller
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
@@ -18,11 +19,14 @@ from uuid_utils.compat import uuid7
 from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
     from uuid import UUID
 
-    Context = grpc.aio.ServicerContext[pb.ReserveStockRequest, pb.ReserveStockResponse]
-    Handler = Callable[[pb.ReserveStockRequest, Context], Awaitable[pb.ReserveStockResponse]]
+    from google.protobuf.message import Message
+
+    Context = grpc.aio.ServicerContext[Any, Any]
+    Handler = Callable[[Any, Context], Awaitable[Message]]
+    Methods = Mapping[str, tuple[type[Message], Handler]]
 
 TTL = dt.timedelta(minutes=10)
 # Anything from 4 to 32 came to the same, hot and spread, within the noise.
@@ -41,9 +45,21 @@ HOLD = """
 """
 
 
-async def do_nothing(request: pb.ReserveStockRequest, context: Context) -> pb.ReserveStockResponse:  # noqa: ARG001
+def nothing(answer: type[Message]) -> Handler:
     """Answer at once: what is left is gRPC's own cost."""
-    return pb.ReserveStockResponse()
+
+    async def handle(request: Any, context: Context) -> Message:  # noqa: ARG001
+        return answer()
+
+    return handle
+
+
+EMPTY: Methods = {
+    "ReserveStock": (pb.ReserveStockRequest, nothing(pb.ReserveStockResponse)),
+    "DeductReservation": (pb.DeductReservationRequest, nothing(pb.DeductReservationResponse)),
+    "GetStock": (pb.GetStockRequest, nothing(pb.GetStockResponse)),
+    "GetReservation": (pb.GetReservationRequest, nothing(pb.GetReservationResponse)),
+}
 
 
 class PerRequest:
@@ -99,16 +115,15 @@ class PerRequest:
         await self._cache.set(f"reservation:{reservation_id}", orjson.dumps(entry), ex=TTL)
 
 
-async def serve(address: str, reserve: Handler) -> None:
-    method = grpc.unary_unary_rpc_method_handler(
-        reserve,
-        request_deserializer=pb.ReserveStockRequest.FromString,
-        response_serializer=pb.ReserveStockResponse.SerializeToString,
-    )
+async def serve(address: str, methods: Methods) -> None:
+    handlers = {
+        name: grpc.unary_unary_rpc_method_handler(
+            handle, request_deserializer=kind.FromString, response_serializer=methodcaller("SerializeToString")
+        )
+        for name, (kind, handle) in methods.items()
+    }
     server = grpc.aio.server()
-    server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler("inventory.v1.InventoryService", {"ReserveStock": method}),)
-    )
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("inventory.v1.InventoryService", handlers),))
     server.add_insecure_port(address)
     await server.start()
     await server.wait_for_termination()
@@ -120,7 +135,7 @@ async def serve_per_request(address: str, pool_size: int) -> None:
     )
     async with pool, redis.asyncio.Redis.from_url(os.environ["INVENTORY_REDIS_URL"]) as cache:
         await pool.wait()
-        await serve(address, PerRequest(pool, cache).reserve)
+        await serve(address, {"ReserveStock": (pb.ReserveStockRequest, PerRequest(pool, cache).reserve)})
 
 
 def main() -> None:
@@ -130,7 +145,7 @@ def main() -> None:
     options = parser.parse_args()
     address = os.environ["INVENTORY_LISTEN"]
     if options.what == "empty":
-        uvloop.run(serve(address, do_nothing))
+        uvloop.run(serve(address, EMPTY))
     else:
         uvloop.run(serve_per_request(address, options.pool_size))
 

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, cast
 
@@ -20,6 +20,7 @@ from tests.bench.loads import HOT, QUANTITY, SPREAD
 from inventory_server.embedded.process import free_port
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
 
     from tests.bench.stores import Stores
@@ -40,25 +41,37 @@ class Plan:
     schema: Path | None = None
     # whether products are created through the API after the start
     initialized_by_api: bool = False
-    # one row: how many holds there are and how many units are reserved
+    # run once the products are there
+    filling: Path | None = None
+    # beside what every target gets
+    environment: Mapping[str, str] = field(default_factory=dict)
+    # one row: how many holds were ever made, how many units are held, and how many are reserved
     holds: str | None = None
 
 
+SERVICE = Plan(
+    module=("inventory_server", "serve"),
+    initialized_by_api=True,
+    holds="""
+        SELECT count(*), sum(quantity) FILTER (WHERE status = 'RESERVED'),
+               (SELECT sum(reserved_quantity) FROM inventory_stock)
+        FROM inventory_reservations
+    """,
+)
 PLANS = {
     "empty": Plan(module=("tests.bench.servers", "empty")),
     "per-request": Plan(
         module=("tests.bench.servers", "per-request"),
         schema=Path(__file__).with_name("schema.sql"),
-        holds="SELECT (SELECT count(*) FROM reservations), (SELECT sum(reserved_quantity) FROM stock)",
+        holds="SELECT count(*), sum(quantity), (SELECT sum(reserved_quantity) FROM stock) FROM reservations",
     ),
-    "service": Plan(
-        module=("inventory_server", "serve"),
-        initialized_by_api=True,
-        holds="""
-            SELECT (SELECT count(*) FROM inventory_reservations), (SELECT sum(reserved_quantity) FROM inventory_stock)
-        """,
-    ),
+    "service": SERVICE,
+    "2-workers": replace(SERVICE, environment={"INVENTORY_WORKERS": "2"}),
+    "4-workers": replace(SERVICE, environment={"INVENTORY_WORKERS": "4"}),
+    "no-cache": replace(SERVICE, environment={"INVENTORY_REDIS_URL": "none://"}),
+    "full": replace(SERVICE, filling=Path(__file__).with_name("filling.sql")),
 }
+"""By name. All but the first two are this service: as it comes, and in other circumstances."""
 
 
 class Target:
@@ -98,6 +111,8 @@ class Target:
             if self._plan.initialized_by_api:
                 self._initialize()
             with psycopg.connect(self._url, autocommit=True) as connection:
+                if self._plan.filling:
+                    connection.execute(self._plan.filling.read_bytes())
                 connection.execute("VACUUM ANALYZE")
         except BaseException:
             self._stop()
@@ -113,7 +128,7 @@ class Target:
             return None
         with psycopg.connect(self._url) as connection:
             row = connection.execute(self._plan.holds.encode()).fetchone()
-        if row is None or row[0] != row[1]:
+        if row is None or (row[1] or 0) != row[2]:
             raise RuntimeError(f"{self.name}: holds and reserved units differ: {row}")
         return int(row[0])
 
@@ -125,7 +140,7 @@ class Target:
             "INVENTORY_DATABASE_URL": self._url,
             "INVENTORY_REDIS_URL": self._stores.redis_url,
         }
-        return defaults | os.environ | ours
+        return {**defaults, **os.environ, **ours, **self._plan.environment}
 
     def _wait_until_serving(self) -> None:
         until = time.monotonic() + START_SECONDS_MAX
