@@ -10,7 +10,7 @@ PROTOC_INCLUDE = $(shell $(BIN)/python -c 'import grpc_tools, pathlib; print(pat
 PROTO := inventory_client/proto/inventory/v1/inventory.proto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint types proto check-proto acceptance bench soak fuzz clean
+.PHONY: help setup run test lint types proto check-proto acceptance bench benchmarks soak fuzz clean
 
 help: ## explain the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,6 +52,10 @@ check-proto: $(READY) ## prove that the committed stubs are what protos/ generat
 bench: $(READY) ## measure an empty handler, a transaction per request, this service, and its bulk calls
 	$(BIN)/python -m tests.bench $(ARGS)
 	$(BIN)/python -m tests.bench.bulk
+
+benchmarks: $(READY) ## write docs/benchmarks: curves, baselines, goals met and not met (takes three quarters of an hour)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[plots]'
+	$(BIN)/python -m tests.bench.book $(ARGS)
 
 soak: $(READY) ## use the whole API while everything is broken, and audit each answer (ARGS="--seconds 600 --seed 1")
 	$(BIN)/python -m tests.soak $(ARGS)

@@ -13,17 +13,15 @@ import argparse
 import contextlib
 import dataclasses
 import json
-import os
-import platform
 import signal
 import statistics
 import sys
 import tempfile
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.bench import report, stores, tools
+from tests.bench.environment import describe
 from tests.bench.generator import generate
 from tests.bench.loads import LOADS
 from tests.bench.measure import Runner
@@ -36,7 +34,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from tests.bench.measure import Measure
-    from tests.bench.stores import Stores
 
 
 def arguments() -> argparse.Namespace:
@@ -78,18 +75,6 @@ def _some_of(known: Iterable[str]) -> Callable[[str], list[str]]:
         return words
 
     return read
-
-
-def describe(opened: Stores) -> dict[str, str]:
-    """Say what the figures were taken on."""
-    return {
-        "cores": str(os.cpu_count()),
-        "load average": f"{os.getloadavg()[0]:.2f}",
-        "machine": platform.machine(),
-        "Python": platform.python_version(),
-        "grpcio": metadata.version("grpcio"),
-        **{f"PostgreSQL {name}": value for name, value in opened.settings().items()},
-    }
 
 
 def profiler(directory: Path | None, seconds: float) -> Callable[[Target, str], AbstractContextManager[None]]:

@@ -44,7 +44,8 @@ class Outcome:
     # gRPC status code -> how often
     failed: dict[str, int]
     generator_cpu_us: float
-    # answers of each tenth of a second of the window
+    # when the window began, in seconds since 1970, and the answers of each tenth of a second of it
+    began: float
     tenths: list[int]
 
 
@@ -52,6 +53,7 @@ class Tally:
     """Counts the answers of all requests in flight between two moments of `time.perf_counter_ns`."""
 
     def __init__(self, seconds: float, in_flight: int) -> None:
+        self.began = time.time() + WARM_UP_SECONDS
         self.start = time.perf_counter_ns() + int(WARM_UP_SECONDS * 1e9)
         self.end = self.start + int(seconds * 1e9)
         self.statuses: collections.Counter[int] = collections.Counter()
@@ -82,6 +84,7 @@ class Tally:
             reserved=self.reserved,
             failed={str(status): count for status, count in self.statuses.items() if status},
             generator_cpu_us=cpu / max(answered, 1) * 1e6,
+            began=self.began,
             tenths=self.tenths[: int((self.end - self.start) / 1e8)],
         )
 

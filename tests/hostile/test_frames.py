@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 import pytest
+from tests.bench import cpu
 from tests.bench.http2 import (
     CONTINUATION,
     DATA,
@@ -166,12 +167,7 @@ def send(server: Server, text: bytes) -> None:
 
 
 def memory(server: Server) -> int:
-    """Give the bytes of memory that the process has."""
-    status = Path(f"/proc/{server.process.pid}/status")
-    if not status.exists():
-        pytest.skip("memory is read from /proc")
-    (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmRSS:")]
-    return int(line.split()[1]) * 1024
+    return cpu.memory(server.process.pid) or pytest.skip("memory is read from /proc")
 
 
 def handles(server: Server) -> int:
