@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from inventory_server.batcher import Lane, attempt_all
 from inventory_server.domain import Action
@@ -42,13 +42,6 @@ _BULK_WIDTH = 2
 _BULK_QUEUE = 64
 
 
-class _Lookup(NamedTuple):
-    """A hold to read, with the copy that the cache has."""
-
-    reservation_id: str
-    copy: Reservation | None
-
-
 class Inventory:
     """All operations. Each raises the InventoryError that its request gets; `deadline` is in the loop's time."""
 
@@ -62,33 +55,35 @@ class Inventory:
         self._life_max_us = round(settings.max_hold * 1_000_000)
         self._read: Lane[str, Stock] = self._lane("read_stock", stock.read, str)
         self._copies: Lane[str, Reservation | None] = self._lane("read_cache", self._find_copies, str)
-        self._reservations: Lane[_Lookup, Reservation] = self._lane(
-            "read_reservation", self._read_reservations, _reservation_id
+        self._reservations: Lane[str, Reservation] = self._lane("read_reservation", self._read_reservations, str)
+        self._initialize: Lanes[Initialize, Initialized] = self._lanes(
+            "initialize", stock.initialize, _product_id, _product
         )
-        self._initialize: Lanes[Initialize, Initialized] = self._lanes("initialize", stock.initialize, _product_id)
-        self._change: Lanes[Change, Stock] = self._lanes("change_stock", stock.change, _request_id)
+        self._change: Lanes[Change, Stock] = self._lanes("change_stock", stock.change, _request_id, _product)
         self._reserve: Lanes[Order, tuple[Reservation, ...]] = self._lanes(
-            "reserve", holds.reserve, _request_id, self._remember_orders
+            "reserve", holds.reserve, _request_id, _first_product, self._remember_orders
         )
-        self._settle: Lanes[Settle, Reservation] = self._lanes("settle", holds.settle, _reservation_id, self._forget)
+        self._settle: Lanes[Settle, Reservation] = self._lanes(
+            "settle", holds.settle, _reservation_id, self._product_of_hold, self._forget
+        )
         self._extend: Lanes[Extend, Reservation] = self._lanes(
-            "extend", self._extend_all, _reservation_id, self._cache.put
+            "extend", self._extend_all, _reservation_id, self._product_of_hold, self._cache.put
         )
         self._settle_orders: Lanes[SettleOrder, tuple[Reservation, ...]] = self._lanes(
-            "settle_order", holds.settle_orders, _order_id, self._forget_orders
+            "settle_order", holds.settle_orders, _order_id, _order, self._forget_orders
         )
         self._room = WaitingRoom(self._reserve_now, self._is_made, settings.queue_size)
         self._bulk = asyncio.Semaphore(_BULK_WIDTH)
         self._bulk_waiting = 0
 
     async def initialize(self, item: Initialize, deadline: float | None = None) -> Initialized:
-        return await self._initialize.submit(item.product_id, item, deadline)
+        return await self._initialize.submit(item, deadline)
 
     async def stock(self, product_id: str, deadline: float | None = None) -> Stock:
         return await self._read.submit(product_id, deadline)
 
     async def change(self, item: Change, deadline: float | None = None) -> Stock:
-        stock = await self._change.submit(item.product_id, item, deadline)
+        stock = await self._change.submit(item, deadline)
         self.stir(item.product_id)
         return stock
 
@@ -116,43 +111,40 @@ class Inventory:
         self._room.close()
 
     async def _reserve_now(self, order: Order, deadline: float | None) -> tuple[Reservation, ...]:
-        product_id = order.lines[0].product_id
         for _ in range(_BUSY_ATTEMPTS - 1):
             try:
-                return await self._reserve.submit(product_id, order, deadline)
+                return await self._reserve.submit(order, deadline)
             except StockBusy:
                 continue
-        return await self._reserve.submit(product_id, order, deadline)
+        return await self._reserve.submit(order, deadline)
 
     async def _is_made(self, order: Order, deadline: float | None) -> bool:
         try:
-            await self._reservations.submit(_Lookup(order.lines[0].reservation_id, None), deadline)
+            await self._reservations.submit(order.lines[0].reservation_id, deadline)
         except ReservationNotFound:
             return False
         return True
 
     async def settle(self, item: Settle, deadline: float | None = None) -> Reservation:
         """End a hold."""
-        product_id = await self._place(item.reservation_id, deadline)
         try:
-            return await self._settle.submit(product_id, item, deadline)
+            return await self._settle.submit(item, deadline)
         except InsufficientStock as short:
             if item.action is not Action.REACQUIRE:
                 raise
             # Other expired holds of the product may do: take them back, as a reserve that is short does.
             await self._holds.tidy(short.metadata["product_id"])
-            return await self._settle.submit(product_id, item, deadline)
+            return await self._settle.submit(item, deadline)
 
     async def settle_order(self, item: SettleOrder, deadline: float | None = None) -> tuple[Reservation, ...]:
-        return await self._settle_orders.submit(item.order_id, item, deadline)
+        return await self._settle_orders.submit(item, deadline)
 
     async def extend(self, item: Extend, deadline: float | None = None) -> Reservation:
-        return await self._extend.submit(await self._place(item.reservation_id, deadline), item, deadline)
+        return await self._extend.submit(item, deadline)
 
     async def reservation(self, reservation_id: str, deadline: float | None = None) -> Reservation:
         """Read a hold. PostgreSQL sends only what differs from the cache's copy, so a stale one never gets out."""
-        copy = await self._copy(reservation_id, deadline)
-        return await self._reservations.submit(_Lookup(reservation_id, copy), deadline)
+        return await self._reservations.submit(reservation_id, deadline)
 
     async def reserve_many(
         self, orders: Sequence[Order], deadline: float | None = None
@@ -202,21 +194,17 @@ class Inventory:
         finally:
             self._bulk_waiting -= 1
 
-    async def _copy(self, reservation_id: str, deadline: float | None) -> Reservation | None:
-        return await self._copies.submit(reservation_id, deadline) if self._cache.usable else None
-
-    async def _place(self, reservation_id: str, deadline: float | None) -> str:
-        """Pick a hold's lane by the product that the cache knows of it; a wrong one is only slower."""
-        copy = await self._copy(reservation_id, deadline)
-        return copy.product_id if copy else reservation_id
+    async def _product_of_hold(self, item: Settle | Extend, deadline: float | None) -> str:
+        """Give the product that the cache knows of a hold; a wrong one is only slower."""
+        copy = await self._copies.submit(item.reservation_id, deadline) if self._cache.usable else None
+        return copy.product_id if copy else item.reservation_id
 
     async def _find_copies(self, reservation_ids: Sequence[str]) -> list[Reservation | None]:
         found = await self._cache.find(reservation_ids)
         return [found.get(reservation_id) for reservation_id in reservation_ids]
 
-    async def _read_reservations(self, items: Sequence[_Lookup]) -> list[Reservation | InventoryError]:
-        copies = {item.reservation_id: item.copy for item in items if item.copy is not None}
-        return await self._holds.read([item.reservation_id for item in items], copies)
+    async def _read_reservations(self, reservation_ids: Sequence[str]) -> list[Reservation | InventoryError]:
+        return await self._holds.read(reservation_ids, await self._cache.find(reservation_ids))
 
     async def _extend_all(self, items: Sequence[Extend]) -> list[Reservation | InventoryError]:
         return await self._holds.extend(items, self._life_max_us)
@@ -237,9 +225,10 @@ class Inventory:
         name: str,
         run: Callable[[Sequence[Item]], Awaitable[Sequence[Value | InventoryError]]],
         key: Callable[[Item], Hashable],
+        place: Callable[[Item, float | None], Awaitable[str]],
         after: Callable[[Sequence[Value]], Awaitable[None]] | None = None,
     ) -> Lanes[Item, Value]:
-        return Lanes(lambda: self._lane(name, run, key, after), self._settings.lanes)
+        return Lanes(lambda: self._lane(name, run, key, after), place, self._settings.lanes)
 
     def _lane(
         self,
@@ -269,11 +258,23 @@ def _request_id(item: Change | Order) -> str:
     return item.request_id
 
 
-def _reservation_id(item: Settle | Extend | _Lookup) -> str:
+def _reservation_id(item: Settle | Extend) -> str:
     return item.reservation_id
 
 
 def _order_id(item: SettleOrder) -> str:
+    return item.order_id
+
+
+async def _product(item: Initialize | Change, _: float | None) -> str:
+    return item.product_id
+
+
+async def _first_product(item: Order, _: float | None) -> str:
+    return item.lines[0].product_id
+
+
+async def _order(item: SettleOrder, _: float | None) -> str:
     return item.order_id
 
 
