@@ -33,6 +33,8 @@ OPERATIONS = (
     "read_reservation",
     "read_cache",
 )
+# How many times as long as it was meant to a pause takes in a busy loop; timers of milliseconds may take twice that.
+_BUSY = 2.5
 _SERIES = [(operation,) for operation in OPERATIONS]
 
 DEPTH = Gauge(
@@ -130,7 +132,7 @@ class Lane(Generic[Item, Value]):
                     _answer(batch, outcomes)
                 else:
                     self._spawn(self._finish(batch, outcomes))
-                if len(batch) > 1:
+                if len(batch) > 1 or self._queue:
                     await self._gather()
         finally:
             self._running = False
@@ -140,13 +142,19 @@ class Lane(Generic[Item, Value]):
 
         The callers just answered come back together. Without this the first of them would start a batch alone, and a
         busy server would spend its time on the overhead of small batches. A lane with one caller never waits here.
+
+        A pause that took far longer than it was meant to says that the loop is busy with requests on their way here:
+        nobody is kept waiting then who would not wait for the processor anyway.
         """
         loop = asyncio.get_running_loop()
-        end = loop.time() + self._gather_max
-        seen = -1
-        while seen < len(self._queue) < self._batch_size and loop.time() < end:
-            seen = len(self._queue)
+        now = loop.time()
+        end = now + self._gather_max
+        seen, busy = -1, False
+        while (len(self._queue) > seen or busy) and len(self._queue) < self._batch_size and now < end:
+            seen, before = len(self._queue), now
             await asyncio.sleep(self._gather_pause)
+            now = loop.time()
+            busy = now - before > _BUSY * self._gather_pause
 
     def _take(self) -> list[_Entry[Item, Value]]:
         """Take the next batch off the queue; what nobody waits for any more is dropped."""

@@ -6,7 +6,6 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
-import grpc
 from pythonjsonlogger.json import JsonFormatter
 
 if TYPE_CHECKING:
@@ -25,10 +24,3 @@ def configure(settings: Settings) -> None:
     # What these warn about reaches us as exceptions, which are logged where they are handled.
     for noisy in ("asyncio",):
         logging.getLogger(noisy).setLevel(logging.ERROR)
-    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_news)
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """Tell whether anything is wrong here: gRPC logs a traceback for each caller who hangs up while being answered."""
-    error = record.exc_info[1] if record.exc_info else None
-    return not isinstance(error, grpc.aio.InternalError)

@@ -70,6 +70,7 @@ def register(
     server: grpc.aio.Server, servicers: Sequence[object], tokens: Tokens | None, *, metered: bool = False
 ) -> Calls:
     """Serve each method of the proto by the method of that name that one of the servicers has."""
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_news)
     meter = metering.metered if metered else _unmetered
     calls = Calls()
     handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {}
@@ -84,6 +85,12 @@ def register(
                 )
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     return calls
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Tell whether anything is wrong here: gRPC logs a traceback for each caller who hangs up while being answered."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, grpc.aio.InternalError)
 
 
 def _unmetered(_: str, handle: Handler) -> Handler:

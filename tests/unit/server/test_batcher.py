@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from tests.fixtures.clock import now, play
+from tests.fixtures.clock import now, play, work
 
 from inventory_server.batcher import Lane, attempt, attempt_all
 from inventory_server.errors import (
@@ -285,6 +285,33 @@ async def test_after_a_batch_a_lane_gathers_for_as_long_as_each_pause_brings_a_r
     calls += ask(lane, "late")
     assert await told(calls) == ["C", "D", "E", "F", "LATE"]
     assert database.batches[2:] == [["c", "d", "e", "f"], ["late"]]
+
+
+@alone
+async def test_a_lane_gathers_on_while_the_loop_is_too_busy_to_bring_requests(database: Database) -> None:
+    lane = database.lane(gather_pause=0.001, gather_max=0.020)
+    await busy(database, lane)
+    calls = ask(lane, "c")
+    for _ in range(3):
+        await asyncio.sleep(0.0005)
+        work(0.004)
+    calls += ask(lane, "d")
+    assert await told(calls) == ["C", "D"]
+    assert database.batches[2:] == [["c", "d"]]
+
+
+@alone
+async def test_a_lane_gathers_after_a_batch_of_one_that_others_waited_for(database: Database) -> None:
+    lane = database.lane(gather_pause=0.001, gather_max=0.020)
+    calls = ask(lane, "a")
+    await turn()
+    calls += ask(lane, "b")
+    await turn()
+    database.open.set()
+    await turn()
+    calls += ask(lane, "c")
+    assert await told(calls) == ["A", "B", "C"]
+    assert database.batches == [["a"], ["b", "c"]]
 
 
 @alone
