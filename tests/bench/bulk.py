@@ -25,6 +25,9 @@ from tests.bench.targets import ROOT, Target
 from inventory_server.postgres.migrate import migrate
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.bench.generator import Outcome
     from tests.bench.stores import Stores
 
 LOADS = {
@@ -33,6 +36,7 @@ LOADS = {
     "holds and deducts, hot": "bulk-cycle-hot",
     "holds and deducts, spread": "bulk-cycle",
 }
+COPY = "COPY of the rows of holds"
 COPY_DATABASE = "inventory_bench_copy"
 COPY_HOLDS = 20_000
 TABLES = ("inventory_reservations", "inventory_movements")
@@ -72,15 +76,22 @@ def _lines(source: psycopg.Connection, table: str) -> list[bytes]:
 def run(options: argparse.Namespace, directory: Path, stack: contextlib.ExitStack) -> None:
     opened = stack.enter_context(stores.opened(directory))
     target = stack.enter_context(Target("service", opened, directory))
+    rates: dict[str, list[float]] = {}
+    for _ in range(options.rounds):
+        for title, outcome in served(target, options.in_flight, options.seconds):
+            rates.setdefault(title, []).append(outcome.per_second * BULK)
+        rates.setdefault(COPY, []).append(copied_per_second(opened, target.url))
+    for title, found in rates.items():
+        say(_line(title, found))
+
+
+def served(target: Target, in_flight: int, seconds: float) -> Iterator[tuple[str, Outcome]]:
+    """Run each load once; an outcome counts calls."""
     for title, load in LOADS.items():
-        rates = []
-        for _ in range(options.rounds):
-            outcome = generate(target.address, load, options.in_flight, options.seconds)
-            if outcome.failed:
-                raise RuntimeError(f"{load}: gRPC status → requests: {outcome.failed}")
-            rates.append(outcome.per_second * BULK)
-        say(_line(title, rates))
-    say(_line("COPY of the rows of holds", [copied_per_second(opened, target.url) for _ in range(options.rounds)]))
+        outcome = generate(target.address, load, in_flight, seconds)
+        if outcome.failed:
+            raise RuntimeError(f"{load}: gRPC status → requests: {outcome.failed}")
+        yield title, outcome
 
 
 def _line(title: str, rates: list[float]) -> str:

@@ -11,27 +11,29 @@ import contextlib
 import sys
 import tempfile
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
-from tests.bench import stores
+from tests.bench import bulk, stores
 from tests.bench.book import expiry, memory, page, pgbench, plots
-from tests.bench.book.results import Results, row_of
+from tests.bench.book.results import Results, Row, row_of
 from tests.bench.environment import describe
+from tests.bench.loads import BULK
 from tests.bench.measure import Runner
 from tests.bench.targets import ROOT, Target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.bench.book.results import Row
     from tests.bench.stores import Stores
 
 LEVELS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 BUSY = 128
+BULK_CALLERS, BULK_SECONDS = 4, 3
 PRODUCTS = ("hot", "zipf", "spread")
-CHAPTERS = ("curves", "pgbench", "cache", "processes", "expiry", "memory", "full")
+CHAPTERS = ("curves", "bulk", "pgbench", "cache", "processes", "expiry", "memory", "full")
 # chapter → targets, loads, numbers in flight
 COMPARISONS = {
     "cache": (("service", "no-cache"), ("hot", "spread", "cycle-spread"), (1, BUSY)),
@@ -58,6 +60,8 @@ class Book:
                 results.memory = list(memory.measured(target))
         elif chapter == "pgbench":
             results.rows[chapter] = self._pgbench()
+        elif chapter == "bulk":
+            results.rows[chapter] = list(self._bulk())
         elif chapter == "curves":
             results.rows[chapter] = list(self._curves())
         else:
@@ -77,6 +81,17 @@ class Book:
     def _compared(self, names: tuple[str, ...], loads: tuple[str, ...], levels: tuple[int, ...]) -> Iterator[Row]:
         with self._serving(*names) as targets:
             yield from map(row_of, self._runner(targets).rounds(self._options.rounds, loads, levels))
+
+    def _bulk(self) -> Iterator[Row]:
+        """Count items, not calls; latencies are those of calls."""
+        with self._serving("service") as (target,):
+            for number in range(1, self._options.rounds + 1):
+                row = partial(Row, round=number, in_flight=BULK_CALLERS)
+                for load, done in bulk.served(target, BULK_CALLERS, BULK_SECONDS * self._options.seconds):
+                    rate = round(done.per_second * BULK)
+                    yield row(load=load, target="service", per_second=rate, p50_ms=done.p50_ms, p99_ms=done.p99_ms)
+                copied = bulk.copied_per_second(self._stores, target.url)
+                yield row(load=bulk.COPY, target="PostgreSQL", per_second=round(copied))
 
     def _pgbench(self) -> list[Row]:
         options = self._options

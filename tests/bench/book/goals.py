@@ -40,6 +40,9 @@ def goals() -> Iterator[Goal]:
     for load in ("hot", "spread"):
         yield Goal(f"reserve and deduct, {load}: pairs ÷ calls of the empty handler", 0.3, _pairs(f"cycle-{load}"))
         yield Goal(f"reserve, {load}, at half of the peak: p99 ÷ p50", 5, _tail(load), most=True)
+    for load in ("hot", "spread"):
+        yield Goal(f"bulk, {load}: holds/s", 20_000, _bulk(f"holds, {load}"))
+        yield Goal(f"bulk, {load}: holds and deducts/s", 20_000, _bulk(f"holds and deducts, {load}"))
     yield Goal("reserve, 1 in flight: p50 ÷ (empty handler + the same hold by pgbench)", 1.3, _alone, most=True)
     for load in ("hot", "spread"):
         yield Goal(f"reserve, {load}: with cache ÷ without", 0.9, _compared("cache", load, "service", "no-cache"))
@@ -63,6 +66,10 @@ def _compared(chapter: str, load: str, target: str, other: str) -> Callable[[Res
 def _against(other: str, load: str, load_of_other: str) -> Callable[[Results], float | None]:
     # The empty handler looks at no product, so that one load of it serves all.
     return lambda r: ratio(r.of("curves", load, BUSY, "service"), r.of("curves", load_of_other, BUSY, other))
+
+
+def _bulk(load: str) -> Callable[[Results], float | None]:
+    return lambda r: median(row.per_second for row in r.rows.get("bulk", ()) if row.load == load)
 
 
 def _hot_to_spread(results: Results) -> float | None:

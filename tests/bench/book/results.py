@@ -24,8 +24,8 @@ class Row:
     in_flight: int
     target: str
     per_second: float
-    p50_ms: float
-    p99_ms: float
+    p50_ms: float = 0
+    p99_ms: float = 0
     server_us: float = 0
     postgres_us: float = 0
     complaint: str = ""
