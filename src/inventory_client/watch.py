@@ -45,12 +45,11 @@ class StockWatch(Iterator["StockEvent"]):
                 print(event.change, event.resume_token)
 
     The feed is in place when the block is entered (or else with the first `next()`), or as soon as a service that is
-    away is back. Only its first event gives it a place to go on from: until then, a new connection starts anew, unless
-    you give a `resume_token`. A connection that fails for a passing
-    reason is made again after a pause (see RetryPolicy); if that goes on for longer than the `timeout` of the watch,
-    `next()` raises the last failure, and may be called again. `resume_token` is where the feed stands: give it to
-    another watch to go on from there, also in another process. An OVERLOADED from the server (it cuts off who reads too
-    slowly) counts as such a passing failure.
+    away is back. The service says at once where it begins, so that also a connection that is lost before the first
+    event is gone on from. A connection that fails for a passing reason is made again after a pause (see RetryPolicy);
+    if that goes on for longer than the `timeout` of the watch, `next()` raises the last failure, and may be called
+    again. `resume_token` is where the feed stands: give it to another watch to go on from there, also in another
+    process. An OVERLOADED from the server (it cuts off who reads too slowly) counts as such a passing failure.
 
     `close()` may be called from any thread and ends a `next()` that waits; apart from that, a watch is for one thread.
     """
@@ -63,7 +62,7 @@ class StockWatch(Iterator["StockEvent"]):
 
     @property
     def resume_token(self) -> str:
-        """The place after the last event that was handed out; empty before the first."""
+        """The place that `next()` has come to; empty before the first."""
         return self._watching.resume_token
 
     def close(self) -> None:
@@ -127,7 +126,7 @@ class AsyncStockWatch(AsyncIterator["StockEvent"]):
 
     @property
     def resume_token(self) -> str:
-        """The place after the last event that was handed out; empty before the first."""
+        """The place that `next()` has come to; empty before the first."""
         return self._watching.resume_token
 
     async def close(self) -> None:

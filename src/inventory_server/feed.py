@@ -14,12 +14,13 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+from inventory_server.domain import Position
 from inventory_server.errors import DatabaseUnavailable, InternalError, Overloaded, ValidationError, Violation
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 
-    from inventory_server.domain import FeedChange, Position
+    from inventory_server.domain import FeedChange
     from inventory_server.errors import InventoryError
     from inventory_server.postgres.feed import Alarm, FeedRepository, Page
 
@@ -107,7 +108,8 @@ class _Audience:
 class Feed:
     """Streams of changes, any number of them. Reads and listens only while somebody watches.
 
-    `came_back` is told of each product of which units became available, as long as the feed reads.
+    `came_back` is told of each product of which units became available, as long as the feed reads. A watcher that has
+    heard nothing for `mark_interval` seconds is told how far the others have come.
     """
 
     def __init__(
@@ -117,12 +119,14 @@ class Feed:
         interval: float,
         queue_size: int,
         came_back: Callable[[str], None] = lambda _: None,
+        mark_interval: float = 30.0,
     ) -> None:
         self._repository = repository
         self._new_alarm = new_alarm
         self._interval = interval
         self._queue_size = queue_size
         self._came_back = came_back
+        self._mark_interval = mark_interval
         self._audience = _Audience()
         # How far the reader has told its audience; None while nobody is there.
         self._position: Position | None = None
@@ -143,8 +147,11 @@ class Feed:
 
     async def watch(
         self, product_ids: frozenset[str] | None = None, after: Position | None = None
-    ) -> AsyncGenerator[FeedChange]:
+    ) -> AsyncGenerator[FeedChange | Position]:
         """Stream the changes of some products or all, from now on or after a position, in the ledger's order.
+
+        A position among the changes says that whoever goes on after it misses nothing: at the start of a stream that
+        begins now, and after a while in which nothing happened that is wanted.
 
         When this returns the start is fixed. Raises ValidationError for a position that this database never had, and
         DatabaseUnavailable; the stream itself waits for a database that is away, and raises Overloaded where its
@@ -154,9 +161,9 @@ class Feed:
             page = await self._repository.now()
         else:
             page = await self._read_backlog(after, product_ids)
-            if after.transaction_id >= page.horizon:
+            if after > Position(page.horizon, "", 0):
                 raise ValidationError([Violation("resume_token", "is not of this database")])
-        return self._changes(_Watcher(product_ids, page.end, self._queue_size), page)
+        return self._changes(_Watcher(product_ids, page.end, self._queue_size), page, after)
 
     async def close(self) -> None:
         """Stop reading; watchers that are left hear nothing more."""
@@ -164,8 +171,12 @@ class Feed:
             self._reader.cancel()
             await asyncio.gather(self._reader, return_exceptions=True)
 
-    async def _changes(self, watcher: _Watcher, page: Page) -> AsyncGenerator[FeedChange]:
+    async def _changes(
+        self, watcher: _Watcher, page: Page, known: Position | None
+    ) -> AsyncGenerator[FeedChange | Position]:
         try:
+            if known is None:
+                yield page.end
             while True:
                 for change in filter(watcher.wants, page.changes):
                     yield change
@@ -179,7 +190,9 @@ class Feed:
                 if watcher.failure is not None:
                     raise watcher.failure
                 watcher.news.clear()
-                await watcher.news.wait()
+                known = self._position
+                if not await _within(self._mark_interval, watcher.news) and self._position not in (None, known):
+                    yield self._position
         finally:
             self._audience.remove(watcher)
 
@@ -248,3 +261,12 @@ class Feed:
         elif await alarm.sleep(pause):
             return _PAUSE_SECONDS_MIN
         return min(pause * 2, self._interval)
+
+
+async def _within(seconds: float, event: asyncio.Event) -> bool:
+    """Wait for an event, and tell whether it came in time."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False

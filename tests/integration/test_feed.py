@@ -41,9 +41,12 @@ async def opened(database_url: str, **settings: Any) -> AsyncIterator[FeedReposi
 
 
 @asynccontextmanager
-async def fed(database_url: str, queue_size: int = 4096, **settings: Any) -> AsyncIterator[Feed]:
+async def fed(
+    database_url: str, queue_size: int = 4096, mark_interval: float = SECONDS_MAX, **settings: Any
+) -> AsyncIterator[Feed]:
     async with opened(database_url, **settings) as repository:
-        feed = Feed(repository, lambda: Alarm(database_url, Settings(**settings)), 0.2, queue_size)
+        alarm = lambda: Alarm(database_url, Settings(**settings))  # noqa: E731
+        feed = Feed(repository, alarm, 0.2, queue_size, mark_interval=mark_interval)
         try:
             yield feed
         finally:
@@ -55,22 +58,31 @@ async def until(condition: Callable[[], object]) -> None:
     await asyncio.to_thread(eventually, condition)
 
 
-async def following(changes: AsyncGenerator[FeedChange], last: str) -> list[Position]:
+async def begun(feed: Feed, product_ids: frozenset[str] | None = None) -> AsyncGenerator[FeedChange | Position]:
+    """Watch from now on; the stream says first where that is."""
+    changes = await feed.watch(product_ids)
+    assert isinstance(await anext(changes), Position)
+    return changes
+
+
+async def following(changes: AsyncGenerator[FeedChange | Position], last: str) -> list[Position]:
     """Take changes up to that of a product."""
     seen = []
     async with asyncio.timeout(SECONDS_MAX), aclosing(changes):
         async for change in changes:
+            assert isinstance(change, FeedChange)
             seen.append(change.position)
             if change.movement.product_id == last:
                 return seen
     raise AssertionError("the stream ended")
 
 
-async def taking(changes: AsyncGenerator[FeedChange], seen: list[str]) -> None:
+async def taking(changes: AsyncGenerator[FeedChange | Position], seen: list[str]) -> None:
     """Take changes up to an error; `seen` has those before it."""
     async with asyncio.timeout(SECONDS_MAX):
         async for change in changes:
-            seen.append(change.position.product_id)  # noqa: PERF401 — the error would take a comprehension's with it
+            assert isinstance(change, FeedChange)
+            seen.append(change.position.product_id)
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
@@ -257,7 +269,7 @@ def test_a_new_watcher_hears_what_commits_from_now_on_and_nothing_older(database
 
     async def watch() -> None:
         async with fed(database_url) as feed:
-            changes = await feed.watch()
+            changes = await begun(feed)
             await asyncio.to_thread(written, database_url, "after")
             assert [position.product_id for position in await following(changes, "after")] == ["after"]
 
@@ -267,14 +279,46 @@ def test_a_new_watcher_hears_what_commits_from_now_on_and_nothing_older(database
 def test_a_new_watcher_is_ahead_of_a_reader_that_rests_and_hears_nothing_older_from_it(database_url: str) -> None:
     async def watch() -> None:
         async with fed(database_url, prepared_statements=False) as feed:
-            resident = asyncio.create_task(following(await feed.watch(), "end"))
+            resident = asyncio.create_task(following(await begun(feed), "end"))
             for number in range(20):
                 await asyncio.to_thread(written, database_url, f"before-{number}")
-                changes = await feed.watch()
+                changes = await begun(feed)
                 await asyncio.to_thread(written, database_url, f"after-{number}")
                 assert [each.product_id for each in await following(changes, f"after-{number}")] == [f"after-{number}"]
             await asyncio.to_thread(written, database_url, "end")
             assert len(await resident) == 41
+
+    run(watch())
+
+
+def test_whoever_goes_on_from_the_beginning_of_a_stream_misses_nothing(database_url: str) -> None:
+    async def watch() -> None:
+        async with fed(database_url) as feed:
+            first = await feed.watch()
+            mark = await anext(first)
+            await first.aclose()
+            assert isinstance(mark, Position)
+            again = await feed.watch(after=mark)  # nothing has happened yet
+            await asyncio.to_thread(written, database_url, "teapot")
+            assert len(await following(again, "teapot")) == 1
+            assert len(await following(await feed.watch(after=mark), "teapot")) == 1
+
+    run(watch())
+
+
+def test_who_hears_nothing_for_long_is_told_how_far_the_others_have_come(database_url: str) -> None:
+    async def watch() -> None:
+        async with fed(database_url, mark_interval=0.1) as feed:
+            changes = await begun(feed, frozenset({"kettle"}))
+            waiting = asyncio.create_task(anext(changes))
+            await until(lambda: feed.watchers == 1)
+            await asyncio.to_thread(written, database_url, "teapot")
+            mark = await waiting
+            assert isinstance(mark, Position)
+            assert mark > ledger(database_url)[-1]
+            await changes.aclose()
+            await asyncio.to_thread(written, database_url, "kettle")
+            assert len(await following(await feed.watch(after=mark), "kettle")) == 1
 
     run(watch())
 
@@ -293,7 +337,7 @@ def test_a_watcher_that_does_not_read_is_cut_off_and_its_neighbour_is_not(databa
 
     async def watch() -> None:
         async with fed(database_url, queue_size=20) as feed:
-            slow, quick = await feed.watch(), await feed.watch()
+            slow, quick = await begun(feed), await begun(feed)
             neighbour = asyncio.create_task(following(quick, "end"))
             first = asyncio.create_task(anext(slow))
             await until(lambda: feed.watchers == 2)
@@ -302,7 +346,9 @@ def test_a_watcher_that_does_not_read_is_cut_off_and_its_neighbour_is_not(databa
                 await asyncio.to_thread(written, database_url, *products[start : start + 10])
                 await until(lambda: feed._position is not None and feed._position > ledger(database_url)[-1])
             # What waited for it, without a gap, and no more than that.
-            seen = [(await first).position.product_id]
+            head = await first
+            assert isinstance(head, FeedChange)
+            seen = [head.position.product_id]
             with pytest.raises(Overloaded):
                 await taking(slow, seen)
             assert seen == products[:21]
@@ -316,7 +362,7 @@ def test_a_watcher_that_does_not_read_is_cut_off_and_its_neighbour_is_not(databa
 def test_any_number_of_watchers_share_one_listener_that_leaves_with_the_last_of_them(database_url: str) -> None:
     async def watch() -> None:
         async with fed(database_url) as feed:
-            streams = [await feed.watch(frozenset({f"p{number}"})) for number in range(50)]
+            streams = [await begun(feed, frozenset({f"p{number}"})) for number in range(50)]
             waiting = [asyncio.create_task(anext(stream)) for stream in streams]
             await until(lambda: feed.watchers == 50)
             await until(lambda: sleepers(database_url) == 1)
@@ -328,7 +374,7 @@ def test_any_number_of_watchers_share_one_listener_that_leaves_with_the_last_of_
             assert feed._audience._by_product == {}
             await until(lambda: listeners(database_url) == 0)
             # And the next one is served as the first was.
-            changes = await feed.watch()
+            changes = await begun(feed)
             await asyncio.to_thread(written, database_url, "again")
             await following(changes, "again")
 
@@ -338,7 +384,7 @@ def test_any_number_of_watchers_share_one_listener_that_leaves_with_the_last_of_
 def test_watchers_outlast_the_database_and_miss_nothing(private_postgres: EmbeddedPostgres) -> None:
     async def watch() -> None:
         async with fed(private_postgres.url, pool_timeout=0.2) as feed:
-            watching = asyncio.create_task(following(await feed.watch(), "end"))
+            watching = asyncio.create_task(following(await begun(feed), "end"))
             await asyncio.to_thread(written, private_postgres.url, "before")
             await until(lambda: sleepers(private_postgres.url) == 1)
             await asyncio.to_thread(private_postgres.kill)
@@ -377,7 +423,7 @@ def test_a_sleeper_is_woken_by_a_change_and_costs_nobody_anything_while_it_is_aw
 def test_a_feed_that_cannot_listen_looks_by_itself(database_url: str) -> None:
     async def watch() -> None:
         async with fed(database_url, prepared_statements=False) as feed:
-            changes = await feed.watch()
+            changes = await begun(feed)
             await asyncio.to_thread(written, database_url, "teapot")
             await following(changes, "teapot")
         async with Alarm(database_url, Settings(prepared_statements=False)) as alarm:

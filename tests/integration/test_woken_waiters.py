@@ -12,7 +12,7 @@ from tests.fixtures.waiting import eventually
 
 from inventory_server import waiting
 from inventory_server.cache import ReservationCache
-from inventory_server.domain import Action, Change, Initialize, Order, Reserve, Settle, SettleOrder
+from inventory_server.domain import Action, Change, FeedChange, Initialize, Order, Reserve, Settle, SettleOrder
 from inventory_server.errors import InsufficientStock
 from inventory_server.feed import Feed
 from inventory_server.inventory import Inventory
@@ -114,12 +114,15 @@ def test_units_that_come_back_elsewhere_wake_the_first_who_waits_while_the_feed_
             alarm = lambda: Alarm(database_url, SETTINGS)  # noqa: E731
             feed = Feed(FeedRepository(database), alarm, 0.1, 100, came_back=inventory.stir)
             async with aclosing(await feed.watch()) as changes:
+                await anext(changes)  # where it begins
                 seen = asyncio.create_task(anext(changes))
                 await asyncio.to_thread(eventually, lambda: feed.watchers)
                 waiter = await queued(inventory)
                 await release(elsewhere, hold)
                 assert len(await waiter) == 1
-                assert (await seen).movement.kind == "RELEASE"
+                change = await seen
+                assert isinstance(change, FeedChange)
+                assert change.movement.kind == "RELEASE"
             await feed.close()
 
     asyncio.run(asyncio.wait_for(scene(), SECONDS_MAX))

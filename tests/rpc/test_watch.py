@@ -43,11 +43,14 @@ def shop(server: Server) -> Iterator[InventoryClient]:
 
 @contextmanager
 def watching(server: Server, options: Any = (), metadata: Any = (), **request: Any) -> Iterator[Any]:
-    """Watch; the stream is in place when this gives it."""
+    """Watch; the stream is in place when this gives it, and has said where it begins unless that was asked for."""
     with grpc.insecure_channel(server.address, options) as channel:
         stub = InventoryServiceStub(channel)
         stream = stub.WatchStock(pb.WatchStockRequest(**request), timeout=SECONDS_MAX, metadata=metadata)
         stream.initial_metadata()
+        if not request.get("resume_token"):
+            beginning = next(stream)
+            assert (beginning.WhichOneof("event"), bool(beginning.resume_token)) == (None, True)
         yield stream
         stream.cancel()
 
@@ -117,6 +120,20 @@ def test_each_resume_token_goes_on_after_its_change_at_any_server(calm_server: S
                     rest = take(stream, len(events) - number)
                 assert rest[:-1] == events[number + 1 :][: len(rest) - 1]
                 assert [each.movement.version for each in rest] == [*range(number + 3, number + 3 + len(rest))]
+
+
+def test_a_watcher_that_leaves_before_the_first_change_can_go_on_from_where_it_began(
+    server: Server, shop: InventoryClient
+) -> None:
+    product_id = stocked(shop, 1)
+    with grpc.insecure_channel(server.address) as channel:
+        stream = InventoryServiceStub(channel).WatchStock(pb.WatchStockRequest(product_ids=[product_id]))
+        token = next(stream).resume_token
+        stream.cancel()
+    shop.add_stock(product_id, 1)
+    for _ in range(2):
+        with watching(server, product_ids=[product_id], resume_token=token) as stream:
+            assert brief(next(stream)) == ("ADD", 2, 2, 0)
 
 
 def test_low_stock_is_told_once_per_crossing_after_the_change_that_crossed(
@@ -261,7 +278,7 @@ def test_a_thousand_watchers_of_one_server_hear_their_changes_through_one_listen
 
     async def watch(stub: Any, product_id: str) -> Any:
         stream = stub.WatchStock(pb.WatchStockRequest(product_ids=[product_id]), timeout=60)
-        await stream.initial_metadata()
+        await stream.read()  # where it begins
         return stream
 
     async def hear(stream: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
+from inventory_server.domain import Position
 from inventory_server.rpc.wire import feed as wire
 
 if TYPE_CHECKING:
@@ -30,8 +31,13 @@ class FeedServicer:
         return _rendered(await self._feed.watch(watch.product_ids, watch.after), watch)
 
 
-async def _rendered(changes: AsyncGenerator[FeedChange], watch: wire.Watch) -> AsyncGenerator[pb.WatchStockResponse]:
+async def _rendered(
+    changes: AsyncGenerator[FeedChange | Position], watch: wire.Watch
+) -> AsyncGenerator[pb.WatchStockResponse]:
     async with aclosing(changes):
         async for change in changes:
-            for answer in wire.render_change(change, watch):
-                yield answer
+            if isinstance(change, Position):
+                yield wire.render_mark(change)
+            else:
+                for answer in wire.render_change(change, watch):
+                    yield answer

@@ -65,6 +65,11 @@ def render_change(change: FeedChange, watch: Watch) -> Iterator[pb.WatchStockRes
         yield pb.WatchStockResponse(low_stock=crossed, resume_token=_token(position, whole=True))
 
 
+def render_mark(position: Position) -> pb.WatchStockResponse:
+    """Tell where the stream stands, and no change."""
+    return pb.WatchStockResponse(resume_token=_token(position, whole=True))
+
+
 def _crossed(movement: Movement, threshold: int | None) -> pb.LowStock | None:
     available = movement.available_after
     if threshold is None or not available <= threshold < available - movement.available_delta:
@@ -87,9 +92,11 @@ def _read_token(token: str) -> tuple[Position, Position | None]:
     except (struct.error, binascii.Error) as error:
         raise ValueError("not a token") from error
     product_id = packed[_TOKEN.size :].decode()
-    if version != _VERSION or whole > 1 or not 1 <= number <= _BIGINT_MAX or "\0" in product_id:
-        raise ValueError("not a token")
-    if not 1 <= len(product_id) <= ID_LENGTH_MAX:
-        raise ValueError("not a token")
     position = Position(transaction_id, product_id, number)
+    if version != _VERSION or whole > 1 or "\0" in product_id:
+        raise ValueError("not a token")
+    if whole and (product_id, number) == ("", 0):
+        return position, None  # a mark
+    if not (1 <= number <= _BIGINT_MAX and 1 <= len(product_id) <= ID_LENGTH_MAX):
+        raise ValueError("not a token")
     return (position, None) if whole else (position._replace(version=number - 1), position)
