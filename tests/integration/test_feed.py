@@ -420,6 +420,18 @@ def test_a_sleeper_is_woken_by_a_change_and_costs_nobody_anything_while_it_is_aw
     run(listen())
 
 
+def test_writers_that_look_for_sleepers_at_once_do_not_take_one_another_for_one(database_url: str) -> None:
+    with (
+        psycopg.connect(database_url, autocommit=True) as ear,
+        psycopg.connect(database_url, autocommit=True) as looking,
+    ):
+        ear.execute("LISTEN inventory_movements")
+        looking.execute("SELECT pg_advisory_lock(9142205142015183)")
+        written(database_url, "teapot")
+        ear.execute("NOTIFY inventory_movements, 'mark'")
+        assert [notify.payload for notify in ear.notifies(timeout=SECONDS_MAX, stop_after=1)] == ["mark"]
+
+
 def test_a_feed_that_cannot_listen_looks_by_itself(database_url: str) -> None:
     async def watch() -> None:
         async with fed(database_url, prepared_statements=False) as feed:
