@@ -207,7 +207,7 @@ def _short(order: Order, rows: list[tuple[Any, ...]]) -> errors.InventoryError:
         for product_id, (available, _) in found.items()
         if available is None or available < requested[product_id]
     }
-    shortages = tuple(lacking.values())
+    shortages = tuple(lacking.values()) if len(order.lines) > 1 else ()
     for short in lacking.values():
         if short.available is not None:
             busy = all(
