@@ -9,6 +9,7 @@ from inventory_server.batcher import Lane, attempt_all
 from inventory_server.domain import Action
 from inventory_server.errors import InsufficientStock, InternalError, InventoryError, Overloaded, ReservationNotFound
 from inventory_server.lanes import Lanes
+from inventory_server.postgres.database import RowLocked
 from inventory_server.postgres.holds import StockBusy, refusal
 from inventory_server.waiting import WaitingRoom
 
@@ -64,7 +65,7 @@ class Inventory:
             "reserve", holds.reserve, _request_id, _first_product, self._remember_orders
         )
         self._settle: Lanes[Settle, Reservation] = self._lanes(
-            "settle", holds.settle, _reservation_id, self._product_of_hold, self._forget
+            "settle", self._settle_all, _reservation_id, self._product_of_hold, self._forget
         )
         self._extend: Lanes[Extend, Reservation] = self._lanes(
             "extend", self._extend_all, _reservation_id, self._product_of_hold, self._cache.put
@@ -72,6 +73,8 @@ class Inventory:
         self._settle_orders: Lanes[SettleOrder, tuple[Reservation, ...]] = self._lanes(
             "settle_order", holds.settle_orders, _order_id, _order, self._forget_orders
         )
+        # Of the holds of the last batch that ran into a stuck row, as far as the cache knew them.
+        self._products_of_stuck: dict[str, str] = {}
         self._room = WaitingRoom(self._reserve_now, self._is_made, settings.queue_size)
         self._bulk = asyncio.Semaphore(_BULK_WIDTH)
         self._bulk_waiting = 0
@@ -196,6 +199,8 @@ class Inventory:
 
     async def _product_of_hold(self, item: Settle | Extend, deadline: float | None) -> str:
         """Give the product that the cache knows of a hold; a wrong one is only slower."""
+        if product_id := self._products_of_stuck.get(item.reservation_id):
+            return product_id
         copy = await self._copies.submit(item.reservation_id, deadline) if self._cache.usable else None
         return copy.product_id if copy else item.reservation_id
 
@@ -205,6 +210,15 @@ class Inventory:
 
     async def _read_reservations(self, reservation_ids: Sequence[str]) -> list[Reservation | InventoryError]:
         return await self._holds.read(reservation_ids, await self._cache.find(reservation_ids))
+
+    async def _settle_all(self, items: Sequence[Settle]) -> list[Reservation | InventoryError]:
+        """End holds. What the cache knows of them tells apart those of a row that turns out to be stuck."""
+        copies = await self._cache.find([item.reservation_id for item in items])
+        try:
+            return await self._holds.settle(items)
+        except RowLocked:
+            self._products_of_stuck = {key: copy.product_id for key, copy in copies.items()}
+            raise
 
     async def _extend_all(self, items: Sequence[Extend]) -> list[Reservation | InventoryError]:
         return await self._holds.extend(items, self._life_max_us)
