@@ -5,76 +5,36 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from tests.fixtures.feeding import listeners, sleepers, write, written
-from tests.fixtures.waiting import eventually
+from tests.fixtures.feeding import (
+    SECONDS_MAX,
+    begun,
+    fed,
+    following,
+    ledger,
+    listeners,
+    opened,
+    sleepers,
+    until,
+    write,
+    written,
+)
 
 from inventory_server import feed as feed_module
 from inventory_server.domain import FeedChange, Position
 from inventory_server.errors import Overloaded, ValidationError
-from inventory_server.feed import Feed
-from inventory_server.postgres.database import Database
-from inventory_server.postgres.feed import Alarm, FeedRepository
+from inventory_server.postgres.feed import Alarm
 from inventory_server.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncGenerator, Callable, Coroutine
 
     from inventory_server.embedded import EmbeddedPostgres
 
 START = Position(0, "", 0)
-SECONDS_MAX = 30.0
-
-
-@asynccontextmanager
-async def opened(database_url: str, **settings: Any) -> AsyncIterator[FeedRepository]:
-    database = Database(database_url, Settings(**settings), size=2, name="test")
-    await database.open()
-    try:
-        yield FeedRepository(database)
-    finally:
-        await database.close()
-
-
-@asynccontextmanager
-async def fed(
-    database_url: str, queue_size: int = 4096, mark_interval: float = SECONDS_MAX, **settings: Any
-) -> AsyncIterator[Feed]:
-    async with opened(database_url, **settings) as repository:
-        alarm = lambda: Alarm(database_url, Settings(**settings))  # noqa: E731
-        feed = Feed(repository, alarm, 0.2, queue_size, mark_interval=mark_interval)
-        try:
-            yield feed
-        finally:
-            await feed.close()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait for a condition without holding up the loop."""
-    await asyncio.to_thread(eventually, condition)
-
-
-async def begun(feed: Feed, product_ids: frozenset[str] | None = None) -> AsyncGenerator[FeedChange | Position]:
-    """Watch from now on; the stream says first where that is."""
-    changes = await feed.watch(product_ids)
-    assert isinstance(await anext(changes), Position)
-    return changes
-
-
-async def following(changes: AsyncGenerator[FeedChange | Position], last: str) -> list[Position]:
-    """Take changes up to that of a product."""
-    seen = []
-    async with asyncio.timeout(SECONDS_MAX), aclosing(changes):
-        async for change in changes:
-            assert isinstance(change, FeedChange)
-            seen.append(change.position)
-            if change.movement.product_id == last:
-                return seen
-    raise AssertionError("the stream ended")
 
 
 async def taking(changes: AsyncGenerator[FeedChange | Position], seen: list[str]) -> None:
@@ -87,12 +47,6 @@ async def taking(changes: AsyncGenerator[FeedChange | Position], seen: list[str]
 
 def run(work: Coroutine[Any, Any, None]) -> None:
     asyncio.run(work)
-
-
-def ledger(database_url: str) -> list[Position]:
-    with psycopg.connect(database_url) as connection:
-        rows = connection.execute("SELECT transaction_id::text::bigint, product_id, version FROM inventory_movements")
-        return sorted(Position(*row) for row in rows)
 
 
 NAIVE = {
@@ -393,43 +347,6 @@ def test_watchers_outlast_the_database_and_miss_nothing(private_postgres: Embedd
             assert [position.product_id for position in await watching] == ["before", "after", "end"]
 
     run(watch())
-
-
-def test_a_sleeper_is_woken_by_a_change_and_costs_nobody_anything_while_it_is_awake(database_url: str) -> None:
-    async def listen() -> None:
-        ear = await psycopg.AsyncConnection.connect(database_url, autocommit=True)
-        await ear.execute("LISTEN inventory_movements")
-
-        async def heard() -> str:
-            await ear.execute("NOTIFY inventory_movements, 'mark'")
-            first, *_ = [notify.payload async for notify in ear.notifies(timeout=SECONDS_MAX, stop_after=1)]
-            return first
-
-        async with Alarm(database_url, Settings()) as alarm:
-            sleeping = asyncio.create_task(alarm.sleep(SECONDS_MAX))
-            await until(lambda: sleepers(database_url) == 1)
-            await asyncio.to_thread(written, database_url, "teapot")
-            assert await sleeping
-            assert await heard() == ""
-            assert await heard() == "mark"
-            await alarm.stay_awake()
-            await asyncio.to_thread(written, database_url, "kettle")
-            assert await heard() == "mark"
-        await ear.close()
-
-    run(listen())
-
-
-def test_writers_that_look_for_sleepers_at_once_do_not_take_one_another_for_one(database_url: str) -> None:
-    with (
-        psycopg.connect(database_url, autocommit=True) as ear,
-        psycopg.connect(database_url, autocommit=True) as looking,
-    ):
-        ear.execute("LISTEN inventory_movements")
-        looking.execute("SELECT pg_advisory_lock(9142205142015183)")
-        written(database_url, "teapot")
-        ear.execute("NOTIFY inventory_movements, 'mark'")
-        assert [notify.payload for notify in ear.notifies(timeout=SECONDS_MAX, stop_after=1)] == ["mark"]
 
 
 def test_a_feed_that_cannot_listen_looks_by_itself(database_url: str) -> None:

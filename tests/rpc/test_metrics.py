@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import re
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,10 @@ HANDLED = "grpc_server_handled_total"
 
 def listening(pid: int) -> set[int]:
     """Find the TCP ports that a process listens on, in Linux's /proc."""
-    links = {str(each.readlink()) for each in Path(f"/proc/{pid}/fd").iterdir()}
+    links = set()
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            links.add(str(each.readlink()))
     tables = [Path(f"/proc/{pid}/net/{table}").read_text() for table in ("tcp", "tcp6")]
     rows = [line.split() for table in tables for line in table.splitlines()[1:]]
     return {int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in links}
@@ -60,6 +64,8 @@ def test_calls_are_counted_by_method_and_code_and_refusals_by_reason(
     for _ in range(2):
         with pytest.raises(ProductNotFound):
             client.get_stock(fresh())
+    # A call is counted when its answer has been sent.
+    eventually(lambda: metered.scrape().total(HANDLED) == 10)
     told = metered.scrape()
     assert told.total(HANDLED, grpc_method="InitializeStock", grpc_code="OK") == 1
     assert told.total(HANDLED, grpc_method="GetStock", grpc_code="OK", grpc_type="unary") == 5
@@ -190,6 +196,7 @@ def test_watchers_show(database_url: str, serve: Serve, connect: Connect) -> Non
         assert metered.scrape().total("inventory_feed_lag_seconds") < 5
         stream.cancel()
         eventually(lambda: metered.scrape().total("inventory_feed_watchers") == 0)
+    eventually(lambda: metered.scrape().total(HANDLED, grpc_method="WatchStock") == 1)
     told = metered.scrape()
     assert told.total(HANDLED, grpc_method="WatchStock", grpc_type="server_stream", grpc_code="CANCELLED") == 1
 

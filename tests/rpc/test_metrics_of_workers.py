@@ -72,7 +72,7 @@ def test_two_workers_are_summed_and_nothing_goes_backwards_when_both_are_killed(
     assert min(told.total("inventory_workers") for told in seen) == 0
     assert seen[-1].total(HANDLED, grpc_method="GetStock", grpc_code="OK") == 80
     read(server, product_id, 32)
-    assert metered.scrape().total(HANDLED, grpc_method="GetStock", grpc_code="OK") == 112
+    eventually(lambda: metered.scrape().total(HANDLED, grpc_method="GetStock", grpc_code="OK") == 112)
 
 
 def test_a_stopped_process_is_not_asked(database_url: str, serve: Serve) -> None:
