@@ -63,8 +63,8 @@ class Lane(Generic[Item, Value]):
 
     A request that finds the lane idle starts at once; between two batches the lane waits up to `gather_max` seconds,
     for as long as each `gather_pause` brings another request. `key` tells which requests must not share a batch: of
-    those with one key the later waits for the next batch. `after` sees a batch with its values before they are handed
-    out, while the next batch is already under way.
+    those with one key the later waits for the next batch; without `key` any may share one. `after` sees a batch with
+    its values before they are handed out, while the next batch is already under way.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Lane(Generic[Item, Value]):
         run: Callable[[Sequence[Item]], Awaitable[Sequence[Value | InventoryError]]],
         *,
         name: str,
-        key: Callable[[Item], Hashable],
+        key: Callable[[Item], Hashable] | None,
         refusal: Callable[[Item, BadItem], InventoryError],
         after: Callable[[Sequence[Value]], Awaitable[None]] | None = None,
         batch_size: int,
@@ -169,8 +169,9 @@ class Lane(Generic[Item, Value]):
             if entry.deadline is not None and entry.deadline <= now:
                 entry.future.set_exception(TimeoutError())
                 continue
-            key = self._key(entry.item)
-            if key in keys:
+            if self._key is None:
+                batch.append(entry)
+            elif (key := self._key(entry.item)) in keys:
                 postponed.append(entry)
             else:
                 keys.add(key)
@@ -226,14 +227,27 @@ async def attempt(
         return [InternalError()] * len(items)
 
 
+def asked_once(
+    run: Callable[[Sequence[Item]], Awaitable[Sequence[Value]]],
+) -> Callable[[Sequence[Item]], Awaitable[list[Value]]]:
+    """Let equal questions of a batch share one answer, however many ask the same."""
+
+    async def ask(items: Sequence[Item]) -> list[Value]:
+        distinct = list(dict.fromkeys(items))
+        found = dict(zip(distinct, await run(distinct), strict=True))
+        return [found[item] for item in items]
+
+    return ask
+
+
 async def attempt_all(
     run: Callable[[Sequence[Item]], Awaitable[Sequence[Value | InventoryError]]],
     items: Sequence[Item],
-    key: Callable[[Item], Hashable],
+    key: Callable[[Item], Hashable] | None,
     refusal: Callable[[Item, BadItem], InventoryError],
 ) -> list[Value | InventoryError]:
-    """Run items that may share keys: of those with one key each waits for the one before it."""
-    keys = [key(item) for item in items]
+    """Run items that may share keys: of those with one key each waits for the one before it; without `key` none do."""
+    keys = range(len(items)) if key is None else [key(item) for item in items]
     if len(set(keys)) == len(keys):
         return list(await attempt(run, items, refusal))
     rounds: list[list[int]] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
-from inventory_server.batcher import Lane, attempt_all
+from inventory_server.batcher import Lane, asked_once, attempt_all
 from inventory_server.domain import Action
 from inventory_server.errors import InsufficientStock, InternalError, InventoryError, Overloaded, ReservationNotFound
 from inventory_server.lanes import Lanes
@@ -54,9 +54,9 @@ class Inventory:
         self._cache = cache
         self._settings = settings
         self._life_max_us = round(settings.max_hold * 1_000_000)
-        self._read: Lane[str, Stock] = self._lane("read_stock", stock.read, str)
-        self._copies: Lane[str, Reservation | None] = self._lane("read_cache", self._find_copies, str)
-        self._reservations: Lane[str, Reservation] = self._lane("read_reservation", self._read_reservations, str)
+        self._read: Lane[str, Stock] = self._lane("read_stock", asked_once(stock.read))
+        self._copies: Lane[str, Reservation | None] = self._lane("read_cache", asked_once(self._find_copies))
+        self._reservations: Lane[str, Reservation] = self._lane("read_reservation", asked_once(self._read_reservations))
         self._initialize: Lanes[Initialize, Initialized] = self._lanes(
             "initialize", stock.initialize, _product_id, _product
         )
@@ -175,15 +175,13 @@ class Inventory:
         self, product_ids: Sequence[str], deadline: float | None = None
     ) -> list[Stock | InventoryError]:
         """Read balances in one statement, so that they belong to one moment; errors are values here."""
-        distinct = list(dict.fromkeys(product_ids))
-        found = dict(zip(distinct, await self._in_bulk(self._stock.read, distinct, str, deadline), strict=True))
-        return [found[product_id] for product_id in product_ids]
+        return await self._in_bulk(asked_once(self._stock.read), product_ids, None, deadline)
 
     async def _in_bulk(
         self,
         run: Callable[[Sequence[Item]], Awaitable[Sequence[Value | InventoryError]]],
         items: Sequence[Item],
-        key: Callable[[Item], Hashable],
+        key: Callable[[Item], Hashable] | None,
         deadline: float | None,
     ) -> list[Value | InventoryError]:
         if self._bulk_waiting >= _BULK_QUEUE:
@@ -248,7 +246,7 @@ class Inventory:
         self,
         name: str,
         run: Callable[[Sequence[Item]], Awaitable[Sequence[Value | InventoryError]]],
-        key: Callable[[Item], Hashable],
+        key: Callable[[Item], Hashable] | None = None,
         after: Callable[[Sequence[Value]], Awaitable[None]] | None = None,
     ) -> Lane[Item, Value]:
         return Lane(

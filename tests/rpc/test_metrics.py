@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,6 +82,23 @@ def test_calls_are_counted_by_method_and_code_and_refusals_by_reason(
     assert told.total("inventory_batch_size_count", operation="read_stock") == 7
     assert told.total("inventory_database_statement_duration_seconds_count", statement="stock") == 7
     assert told.total("inventory_build_info") == 1
+
+
+@synchronous
+def test_callers_who_ask_the_same_share_statements(database_url: str, serve: Serve, connect: Connect) -> None:
+    metered = Metered(serve, database_url)
+    client = connect(metered.server)
+    product_id = stocked(client, 10)
+    hold = client.reserve_stock(product_id, "order", 1)
+    with ThreadPoolExecutor(32) as threads:
+        stocks = list(threads.map(lambda _: client.get_stock(product_id), range(320)))
+        holds = list(threads.map(lambda _: client.get_reservation(hold.reservation_id), range(320)))
+    assert stocks == [stocks[0]] * 320
+    assert holds == [hold] * 320
+    for operation in ("read_stock", "read_reservation"):
+        told = metered.scrape()
+        assert told.total("inventory_batch_size_sum", operation=operation) == 320
+        assert told.total("inventory_batch_size_count", operation=operation) < 320
 
 
 @synchronous

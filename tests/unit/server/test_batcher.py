@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from tests.fixtures.clock import now, play, work
 
-from inventory_server.batcher import Lane, attempt, attempt_all
+from inventory_server.batcher import Lane, asked_once, attempt, attempt_all
 from inventory_server.errors import (
     DatabaseUnavailable,
     InternalError,
@@ -123,6 +123,19 @@ async def test_requests_with_one_key_never_share_a_batch_and_keep_their_order(da
     database.open.set()
     assert await told(calls) == ["X", "A1", "B1", "A2", "A3", "B2", "C1"]
     assert database.batches == [["x"], ["a1", "b1", "c1"], ["a2", "b2"], ["a3"]]
+
+
+@alone
+async def test_equal_questions_share_a_batch_and_are_asked_once(database: Database) -> None:
+    lane = database.lane(key=None)
+    lane._run = asked_once(database.run)
+    calls = ask(lane, "first")
+    await turn()
+    calls += ask(lane, *["a", "b", "unknown"] * 5)
+    await turn()
+    database.open.set()
+    assert await told(calls) == ["FIRST", *["A", "B", "ProductNotFound"] * 5]
+    assert database.batches == [["first"], ["a", "b", "unknown"]]
 
 
 @alone
