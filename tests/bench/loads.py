@@ -16,9 +16,10 @@ from uuid_utils import uuid7
 from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     Call = tuple[str, bytes]
+    Outcomes = Sequence[pb.ReservationOutcome]
     Load = Generator[Call, bytes | None, None]
 
 SERVICE = "/inventory.v1.InventoryService/"
@@ -34,6 +35,9 @@ CHOICES = 65_536
 # The protobuf keys of ReserveStockRequest.order_id and .request_id, each with the length of a UUID: fields may come
 # in any order, so a request is a constant and two of these.
 ORDER_ID, REQUEST_ID = b"\x12\x24", b"\x2a\x24"
+# The same of Settlement: its action and reservation_id, and its request_id.
+SETTLEMENT = pb.Settlement(action=pb.SETTLEMENT_ACTION_DEDUCT).SerializeToString() + b"\x0a\x24"
+SETTLEMENT_REQUEST_ID = b"\x1a\x24"
 
 
 def reserve(products: Iterator[str]) -> Load:
@@ -87,35 +91,37 @@ def initialize(products: Iterator[str]) -> Load:
 def bulk_reserve(products: Iterator[str]) -> Load:
     """Reserve one unit of BULK products a call."""
     while True:
-        yield _bulk_reserve(products)
+        reply = yield _bulk_reserve(products)
+        _succeeded(pb.BatchReserveStockResponse.FromString(reply or b"").outcomes)
 
 
 def bulk_cycle(products: Iterator[str]) -> Load:
     """Reserve one unit of BULK products in a call, and deduct those holds in the next."""
     while True:
         reply = yield _bulk_reserve(products)
-        held = pb.BatchReserveStockResponse.FromString(reply or b"").outcomes
-        settlements = [
-            pb.Settlement(
-                reservation_id=outcome.reservation.reservation_id,
-                action=pb.SETTLEMENT_ACTION_DEDUCT,
-                request_id=str(uuid7()),
-            )
+        held = _succeeded(pb.BatchReserveStockResponse.FromString(reply or b"").outcomes)
+        items = [
+            SETTLEMENT + outcome.reservation.reservation_id.encode() + SETTLEMENT_REQUEST_ID + str(uuid7()).encode()
             for outcome in held
         ]
-        message = pb.BatchSettleReservationsRequest(items=settlements)
-        reply = yield SERVICE + "BatchSettleReservations", message.SerializeToString()
-        settled = pb.BatchSettleReservationsResponse.FromString(reply or b"").outcomes
-        if any(outcome.HasField("error") for outcome in settled):
-            raise RuntimeError("a hold could not be deducted")
+        reply = yield SERVICE + "BatchSettleReservations", _repeated(items)
+        _succeeded(pb.BatchSettleReservationsResponse.FromString(reply or b"").outcomes)
 
 
 def _bulk_reserve(products: Iterator[str]) -> Call:
-    items = [
-        pb.ReserveStockRequest(product_id=next(products), order_id="order", quantity=1, request_id=str(uuid7()))
-        for _ in range(BULK)
-    ]
-    return SERVICE + "BatchReserveStock", pb.BatchReserveStockRequest(items=items).SerializeToString()
+    items = [_reserve(product)[1] for product in itertools.islice(products, BULK)]
+    return SERVICE + "BatchReserveStock", _repeated(items)
+
+
+def _repeated(items: list[bytes]) -> bytes:
+    """Write items as field 1 of a message; a length below 128 is one byte."""
+    return b"".join([b"\x0a%c%b" % (len(item), item) for item in items])
+
+
+def _succeeded(outcomes: Outcomes) -> Outcomes:
+    if not outcomes or any(outcome.HasField("error") for outcome in outcomes):
+        raise RuntimeError("an item of a bulk call failed")
+    return outcomes
 
 
 def _at_random(weights: list[float] | None = None) -> Iterator[str]:
