@@ -118,7 +118,7 @@ class Settings:
         " without it they are kept for ever; needs the expiry worker",
         3600,
     )
-    pool_size: int = setting("10", whole, "most connections to PostgreSQL, beside the expiry worker's own", 1)
+    pool_size: int = setting("10", whole, "most connections to PostgreSQL, beside the two of the expiry worker", 1)
     pool_timeout: float = setting("2s", duration, "longest wait for a connection before DATABASE_UNAVAILABLE", 0.01)
     connect_timeout: float = setting("5s", duration, "longest time one attempt to connect to PostgreSQL takes", 1)
     statement_timeout: float = setting("5s", duration, "longest time one statement takes", 0.01)

@@ -35,9 +35,11 @@ BEGIN
     )) WITH ORDINALITY AS s (outcome, product_id, order_id, quantity, status, release_reason, expires_us, created_us,
         updated_us, available, reserved, no);
 
-    UPDATE inventory_reservations r SET tidy_at = clock_timestamp() + interval '1 minute'
-    FROM unnest(due, outcomes) AS c (reservation_id, outcome)
-    WHERE r.reservation_id = c.reservation_id AND c.outcome = 'INCONSISTENT';
+    IF 'INCONSISTENT' = ANY (outcomes) THEN
+        UPDATE inventory_reservations r SET tidy_at = clock_timestamp() + interval '1 minute'
+        FROM unnest(due, outcomes) AS c (reservation_id, outcome)
+        WHERE r.reservation_id = c.reservation_id AND c.outcome = 'INCONSISTENT';
+    END IF;
 
     RETURN QUERY SELECT * FROM unnest(outcomes, due, products, quantities, reserveds);
 END
