@@ -9,6 +9,8 @@ SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
+    -- Read once: compared with a clock that goes on, each active hold would be looked at, not those due alone.
+    moment       timestamptz := clock_timestamp();
     due          uuid[];
     outcomes     text[];
     products     text[];
@@ -18,7 +20,7 @@ BEGIN
     SELECT array_agg(d.reservation_id ORDER BY d.reservation_id) INTO due
     FROM (
         SELECT r.reservation_id FROM inventory_reservations r
-        WHERE r.status = 'RESERVED' AND r.tidy_at <= clock_timestamp()
+        WHERE r.status = 'RESERVED' AND r.tidy_at <= moment
         ORDER BY r.tidy_at
         LIMIT holds_max
         FOR UPDATE SKIP LOCKED
