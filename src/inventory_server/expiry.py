@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from inventory_server.cache import ReservationCache
 from inventory_server.errors import DatabaseUnavailable
 from inventory_server.metrics import Counter, Gauge
-from inventory_server.postgres.database import BadItem, Database
+from inventory_server.postgres.database import BadItem, Database, RowLocked
 from inventory_server.postgres.holds import HoldRepository
 from inventory_server.retention import retain
 
@@ -27,9 +27,9 @@ log = logging.getLogger(__name__)
 
 EXPIRED = Counter(
     "inventory_expired_holds_total",
-    "Expired holds that a worker looked at: released, or set aside since the stock row is inconsistent.",
+    "Expired holds that a worker looked at: released, or set aside since the stock row is inconsistent or locked.",
     ["outcome"],
-    [("released",), ("inconsistent",)],
+    [("released",), ("inconsistent",), ("locked",)],
 )
 LAST_RUN = Gauge(
     "inventory_expiry_last_run_timestamp_seconds",
@@ -41,6 +41,8 @@ LAST_RUN = Gauge(
 # Batches under way at once while there are many: each waits for its commit, for Redis and for a busy processor. They
 # leave one another's holds alone. A third gains nothing and costs the RPCs a fifth.
 SWEEPS = 2
+# How many holds are looked at where a row is stuck, so that the turn of the others comes however many it has.
+_STUCK_MAX = 10_000
 
 
 class ExpiryWorker:
@@ -89,14 +91,27 @@ class ExpiryWorker:
             pass
 
     async def _look(self) -> bool:
-        """Tell whether there was a whole batch, and so perhaps more."""
+        """Tell whether there was a whole batch, or one that a locked row spoiled, and so perhaps more."""
         try:
             return await self.run_once() >= self._batch_size
+        except RowLocked:
+            return await self._set_aside()
         except DatabaseUnavailable:
             return False
         except BadItem:
             log.exception("expired holds could not be released")
             return False
+
+    async def _set_aside(self) -> bool:
+        """Let the holds of a stock row that somebody keeps locked wait, so that they do not hold up the others."""
+        try:
+            stuck = await self._repository.set_aside(_STUCK_MAX)
+        except DatabaseUnavailable:
+            return False
+        for product_id, holds in stuck:
+            log.warning("%d expired holds of product %s wait: somebody keeps its row locked", holds, product_id)
+        EXPIRED.inc("locked", by=sum(holds for _, holds in stuck))
+        return bool(stuck)
 
 
 class ExpiryThread:

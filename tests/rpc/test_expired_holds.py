@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 from tests.fixtures.refusals import refused
-from tests.fixtures.shop import LONG, balance, expire, held, stocked
+from tests.fixtures.shop import LONG, balance, expire, held, locked, stocked
 from tests.fixtures.waiting import at_once, eventually
 
 from inventory_client import (
@@ -124,6 +124,25 @@ def test_an_inconsistent_hold_is_set_aside_and_told_of_and_never_blocks_the_othe
     expire(server.database_url, *(hold.reservation_id for hold in broken))
     for name in products:
         eventually(lambda name=name: balance(client, name) == (5, 0), within=3)  # type: ignore[misc]
+
+
+def test_a_stock_row_that_a_stranger_keeps_locked_does_not_hold_up_the_others(
+    client: InventoryClient, server: Server
+) -> None:
+    stuck = [held(client, quantity=5) for _ in range(3)]
+    with ExitStack() as strangers:
+        for hold in stuck:
+            strangers.enter_context(locked(server.database_url, hold.product_id))
+        expire(server.database_url, *(hold.reservation_id for hold in stuck))
+        healthy = [held(client, quantity=5) for _ in range(5)]
+        expire(server.database_url, *(hold.reservation_id for hold in healthy))
+        for hold in healthy:
+            eventually(lambda hold=hold: balance(client, hold.product_id) == (5, 0), within=6)  # type: ignore[misc]
+        for hold in stuck:
+            assert f"1 expired holds of product {hold.product_id} wait" in server.log
+            assert row_status(server, hold.reservation_id) == "RESERVED"
+    for hold in stuck:
+        eventually(lambda hold=hold: balance(client, hold.product_id) == (5, 0), within=15)  # type: ignore[misc]
 
 
 def test_a_deduct_wins_before_the_expiry_and_loses_from_then_on(client: InventoryClient) -> None:

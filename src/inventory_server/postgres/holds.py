@@ -26,6 +26,7 @@ _SETTLE = query("settle")
 _SETTLE_ORDERS = query("settle_orders")
 _EXTEND = query("extend")
 _EXPIRE = query("expire")
+_SET_ASIDE = query("set_aside")
 _TIDY = query("tidy")
 _RESERVATIONS = query("reservations")
 
@@ -132,6 +133,11 @@ class HoldRepository:
             Expired(reservation_id, product_id, quantity, reserved if outcome == "INCONSISTENT" else None)
             for outcome, reservation_id, product_id, quantity, reserved in rows
         ]
+
+    async def set_aside(self, holds_max: int) -> list[tuple[str, int]]:
+        """Set expired holds aside whose stock row is locked, and tell the products and how many of each."""
+        rows = await self._database.fetch(_SET_ASIDE, (holds_max,))
+        return [(product_id, holds) for product_id, holds in rows]
 
     async def tidy(self, product_id: str) -> None:
         """Take back the expired holds of a product that somebody wants now."""
