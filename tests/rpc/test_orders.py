@@ -32,7 +32,7 @@ from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.fixtures.serving import Connect, Server
+    from tests.fixtures.serving import Connect, Serve, Server
 
     from inventory_client.proto.inventory.v1.inventory_pb2_grpc import InventoryServiceStub
 
@@ -218,17 +218,13 @@ class Crowd:
         with locked(self._server.database_url, self._product_id):
             blocked = self._stub.ReserveOrder.future(first)
             eventually(lambda: waiting(self._server.database_url) == 1)
-            calls = [
-                self._stub.ReserveOrder.future(
-                    pb.ReserveOrderRequest(
-                        order_id=f"order-{number}",
-                        lines=[pb.OrderLine(product_id=name, quantity=quantity) for name, quantity in lines],
-                    )
-                )
-                for number, lines in enumerate(orders)
-            ]
-            # The answer to a later call on this connection tells that the earlier ones have arrived.
-            self._stub.GetStock(pb.GetStockRequest(product_id=self._product_id))
+            calls = []
+            for number, lines in enumerate(orders):
+                wanted = [pb.OrderLine(product_id=name, quantity=quantity) for name, quantity in lines]
+                request = pb.ReserveOrderRequest(order_id=f"order-{number}", lines=wanted)
+                calls.append(self._stub.ReserveOrder.future(request))
+                # The answer to a later call on this connection tells that the one before has arrived.
+                self._stub.GetStock(pb.GetStockRequest(product_id=self._product_id))
         blocked.result()
         fates = [call.exception() is None for call in calls]
         moments = {call.result().reservations[0].created_at.ToNanoseconds() for call in calls if not call.exception()}
@@ -238,8 +234,10 @@ class Crowd:
 
 @pytest.mark.parametrize("connect", ["sync"], indirect=True)
 def test_an_order_that_fits_is_never_refused_because_of_a_neighbour(
-    server: Server, stub: InventoryServiceStub, client: InventoryClient
+    database_url: str, serve: Serve, connect: Connect
 ) -> None:
+    server = serve(database_url, lock_timeout="30s", statement_timeout="30s")
+    client = connect(server)
     draw = random.Random(20)  # noqa: S311 - orders, not secrets
     for _ in range(5):
         products = [stocked(client, 20) for _ in range(4)]
@@ -255,7 +253,7 @@ def test_an_order_that_fits_is_never_refused_because_of_a_neighbour(
             expected.append(all(left[name] >= quantity for name, quantity in need.items()))
             if expected[-1]:
                 left = {name: quantity - need.get(name, 0) for name, quantity in left.items()}
-        assert Crowd(server, stub, products[0]).fates(orders) == expected
+        assert Crowd(server, client.stub, products[0]).fates(orders) == expected
         assert [client.get_stock(name).available_quantity for name in products] == list(left.values())
         assert True in expected[30:], "a case that proves nothing"
         assert False in expected[:30], "a case that proves nothing"

@@ -21,14 +21,19 @@ from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
 from inventory_client.proto.inventory.v1.inventory_pb2_grpc import InventoryServiceStub
 
 if TYPE_CHECKING:
-    from tests.fixtures.serving import Connect, Serve
+    from tests.fixtures.serving import Connect, Serve, Server
 
 # One client is enough to see what the servers do.
 synchronous = pytest.mark.parametrize("connect", ["sync"], indirect=True)
 
 
+def serving(server: Server, workers: int) -> None:
+    """Wait until so many workers have begun to serve since the server was started."""
+    eventually(lambda: server.log.count("serving on") == workers)
+
+
 def sessions(database_url: str) -> int:
-    """Count the expiry workers that are connected: each server process has one."""
+    """Count the connections of expiry workers, of which each server process has one or two."""
     with psycopg.connect(database_url) as connection:
         row = connection.execute(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
@@ -43,7 +48,7 @@ def test_two_workers_share_an_address_and_sell_each_unit_once(
     database_url: str, serve: Serve, connect: Connect
 ) -> None:
     server = serve(database_url, workers=2)
-    eventually(lambda: sessions(database_url) == 2)
+    serving(server, 2)
     product_id = stocked(connect(server), 30)
     with connected_apart(server.address) as clients:
         calls = [partial(client.reserve_stock, product_id, "order", 1) for client in clients for _ in range(4)]
@@ -59,7 +64,7 @@ def test_a_worker_that_dies_is_replaced_and_its_callers_go_on(
     database_url: str, serve: Serve, connect: Connect
 ) -> None:
     server = serve(database_url, workers=2)
-    eventually(lambda: sessions(database_url) == 2)
+    serving(server, 2)
     client = connect(server, attempts=12)
     product_id = stocked(client, 100)
     before = children(server.process.pid)
@@ -67,12 +72,12 @@ def test_a_worker_that_dies_is_replaced_and_its_callers_go_on(
     os.kill(before[0], signal.SIGKILL)
     assert client.reserve_stock(product_id, "order", 1).quantity == 1
     eventually(lambda: len(children(server.process.pid)) == 2 and before[0] not in children(server.process.pid))
-    eventually(lambda: sessions(database_url) == 2)
+    serving(server, 3)
 
 
 def test_health_is_serving_all_the_while_that_a_worker_is_down(database_url: str, serve: Serve) -> None:
     server = serve(database_url, workers=2)
-    eventually(lambda: sessions(database_url) == 2)
+    serving(server, 2)
     killed = children(server.process.pid)[0]
     os.kill(killed, signal.SIGKILL)
     eventually(lambda: killed not in children(server.process.pid))
@@ -90,7 +95,7 @@ def test_health_is_serving_all_the_while_that_a_worker_is_down(database_url: str
 
 def test_a_worker_that_dies_again_and_again_is_started_less_and_less_often(database_url: str, serve: Serve) -> None:
     server = serve(database_url, workers=2)
-    eventually(lambda: sessions(database_url) == 2)
+    serving(server, 2)
     stays, dies = children(server.process.pid)
     for _ in range(3):
         os.kill(dies, signal.SIGKILL)
@@ -103,7 +108,7 @@ def test_a_worker_that_dies_again_and_again_is_started_less_and_less_often(datab
 @synchronous
 def test_sigterm_lets_every_worker_finish_what_it_has_begun(database_url: str, serve: Serve, connect: Connect) -> None:
     server = serve(database_url, workers=2, statement_timeout="20s", lock_timeout="20s", shutdown_grace="15s")
-    eventually(lambda: sessions(database_url) == 2)
+    serving(server, 2)
     product_id = stocked(connect(server, attempts=12), 100)
     with connected_apart(server.address) as clients, ThreadPoolExecutor(len(clients)) as pool:
         with locked(database_url, product_id):
@@ -119,7 +124,7 @@ def test_sigterm_lets_every_worker_finish_what_it_has_begun(database_url: str, s
 
 def test_workers_stop_when_their_supervisor_is_killed(database_url: str, serve: Serve) -> None:
     server = serve(database_url, workers=2)
-    eventually(lambda: sessions(database_url) == 2)
+    serving(server, 2)
     server.kill()
     eventually(lambda: sessions(database_url) == 0)
     with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError):
