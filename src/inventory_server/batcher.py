@@ -63,8 +63,8 @@ class Lane(Generic[Item, Value]):
 
     A request that finds the lane idle starts at once; between two batches the lane waits up to `gather_max` seconds,
     for as long as each `gather_pause` brings another request. `key` tells which requests must not share a batch: of
-    those with one key the later waits for the next batch; without `key` any may share one. `after` sees a batch with
-    its values before they are handed out, while the next batch is already under way.
+    those with one key the later waits for the next batch; without `key` any may share one. `after` sees the values of
+    a batch once they have been handed out.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Lane(Generic[Item, Value]):
         name: str,
         key: Callable[[Item], Hashable] | None,
         refusal: Callable[[Item, BadItem], InventoryError],
-        after: Callable[[Sequence[Value]], Awaitable[None]] | None = None,
+        after: Callable[[Sequence[Value]], None] | None = None,
         batch_size: int,
         queue_size: int,
         gather_pause: float = 0.0,
@@ -128,14 +128,19 @@ class Lane(Generic[Item, Value]):
                 outcomes = await attempt(self._run, [entry.item for entry in batch], self._refusal)
                 TOOK.observe(self.name, of=time.perf_counter() - began)
                 BATCH.observe(self.name, of=len(batch))
-                if self._after is None:
-                    _answer(batch, outcomes)
-                else:
-                    self._spawn(self._finish(batch, outcomes))
+                _answer(batch, outcomes)
+                self._follow(outcomes)
                 if len(batch) > 1 or self._queue:
                     await self._gather()
         finally:
             self._running = False
+
+    def _follow(self, outcomes: Sequence[Value | InventoryError]) -> None:
+        try:
+            if self._after is not None:
+                self._after([outcome for outcome in outcomes if not isinstance(outcome, InventoryError)])
+        except Exception:
+            log.exception("what follows a batch failed")
 
     async def _gather(self) -> None:
         """Let the next batch grow while requests keep coming in.
@@ -178,15 +183,6 @@ class Lane(Generic[Item, Value]):
                 batch.append(entry)
         self._queue.extendleft(reversed(postponed))
         return batch
-
-    async def _finish(self, batch: Sequence[_Entry[Item, Value]], outcomes: Sequence[Value | InventoryError]) -> None:
-        try:
-            if self._after is not None:
-                await self._after([outcome for outcome in outcomes if not isinstance(outcome, InventoryError)])
-        except Exception:
-            log.exception("what follows a batch failed")
-        finally:
-            _answer(batch, outcomes)
 
 
 _lanes: WeakSet[Lane[Any, Any]] = WeakSet()

@@ -23,7 +23,7 @@ from inventory_server.domain import Replayed, Reservation, ReservationStatus
 from inventory_server.metrics import Counter
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Awaitable, Iterable, Mapping, Sequence
 
     from inventory_server.settings import Settings
 
@@ -37,33 +37,45 @@ LOOKUPS = Counter(
 )
 FAILURES = Counter("inventory_cache_failures_total", "Commands that Redis failed at, after which it is left alone.")
 
-# One command and one argument a batch, whatever its size: a line each with id, milliseconds to live and JSON. To have
-# redis-py pack three arguments a hold costs more than all the rest of what happens here.
-_PUT = """
+# Two arguments, however many holds: a line each with id, milliseconds to live and JSON of those that are held, and the
+# ids of those that have ended. To have redis-py pack arguments of their own costs more than all the rest of it.
+_WRITE = """
 for id, ttl, json in string.gmatch(ARGV[1], '(%S+) (%d+) ([^\\n]+)') do
     redis.call('SET', 'reservation:' .. id, json, 'PX', ttl)
+end
+for id in string.gmatch(ARGV[2], '%S+') do
+    redis.call('UNLINK', 'reservation:' .. id)
 end
 """
 
 
+# How long changes gather before they are written. A command costs as much processor time as thirty holds in one.
+_GATHER_SECONDS = 0.02
+
+
 class ReservationCache:
-    """The cache behind a circuit breaker: after a failure Redis is left alone for a while. No method raises."""
+    """The cache behind a circuit breaker: after a failure Redis is left alone for a while. No method raises.
+
+    Nobody waits for what is written: changes gather and go out in one command, of those to one hold only the last.
+    """
 
     def __init__(self, url: str, settings: Settings) -> None:
         self._timeout = settings.redis_timeout
         self._pause = settings.redis_retry
         self._closed_until = 0.0  # while the breaker is open: when to try again, in monotonic seconds
+        self._changes: dict[str, Reservation | None] = {}  # to be written, by id: the hold, or None when it has ended
+        self._writing: asyncio.Task[None] | None = None
         self._redis: Redis | None = None
         if not url.startswith("none:"):
             self._redis = Redis.from_url(
                 url,
-                socket_timeout=settings.redis_timeout,
+                socket_timeout=None,  # _guarded bounds each command, and cheaper
                 socket_connect_timeout=settings.redis_timeout,
                 retry=Retry(NoBackoff(), 0),
                 max_connections=64,
                 client_name="inventory-server",
             )
-            self._script = self._redis.register_script(_PUT)
+            self._script = self._redis.register_script(_WRITE)
 
     @property
     def enabled(self) -> bool:
@@ -75,6 +87,9 @@ class ReservationCache:
         return self._redis is not None and self._closed_until <= time.monotonic()
 
     async def close(self) -> None:
+        """Write what is still to be written, and let go of Redis."""
+        if self._writing is not None:
+            await self._writing
         if self._redis is not None:
             await self._redis.aclose()
 
@@ -90,22 +105,28 @@ class ReservationCache:
         self._closed_until = 0.0
         return True
 
-    async def put(self, reservations: Sequence[Reservation]) -> None:
+    def put(self, reservations: Iterable[Reservation]) -> None:
         """Keep holds for as long as they last, also those that were extended; what was replayed may be long over."""
-        if self._redis is None or not self.usable or not reservations:
-            return
-        lines = []
-        for reservation in reservations:
-            lifetime_ms = (reservation.expires_at_us - reservation.updated_at_us) // 1000
-            if lifetime_ms > 0 and not isinstance(reservation, Replayed):
-                lines.append(b"%b %d %b" % (reservation.reservation_id.encode(), lifetime_ms, _encoded(reservation)))
-        if lines:
-            await self._guarded(self._script(args=[b"\n".join(lines)]))
+        self._write_soon({hold.reservation_id: hold for hold in reservations if not isinstance(hold, Replayed)})
 
-    async def forget(self, reservation_ids: Sequence[str]) -> None:
+    def forget(self, reservation_ids: Iterable[str]) -> None:
         """Drop holds that have ended."""
-        if self._redis is not None and self.usable and reservation_ids:
-            await self._guarded(self._redis.unlink(*["reservation:" + key for key in reservation_ids]))
+        self._write_soon(dict.fromkeys(reservation_ids))
+
+    def _write_soon(self, changes: Mapping[str, Reservation | None]) -> None:
+        if self.usable and changes:
+            self._changes.update(changes)
+            if self._writing is None or self._writing.done():
+                self._writing = asyncio.ensure_future(self._write())
+
+    async def _write(self) -> None:
+        while self._changes:
+            await asyncio.sleep(_GATHER_SECONDS)
+            changes, self._changes = self._changes, {}
+            ended = [key.encode() for key, hold in changes.items() if hold is None]
+            held = [_line(hold) for hold in changes.values() if hold is not None]
+            if self.usable:
+                await self._guarded(self._script(args=[b"\n".join(held), b"\n".join(ended)]))
 
     async def find(self, reservation_ids: Sequence[str]) -> dict[str, Reservation]:
         """Read what is known of holds; what is missing or makes no sense is left out."""
@@ -129,6 +150,14 @@ class ReservationCache:
             FAILURES.inc()
             log.warning("Redis is left alone for %.1f s: %s", self._pause, str(error) or type(error).__name__)
             return None
+
+
+def _line(reservation: Reservation) -> bytes:
+    """Write down a hold for `_WRITE`: nothing where it is over already."""
+    lifetime_ms = (reservation.expires_at_us - reservation.updated_at_us) // 1000
+    if lifetime_ms <= 0:
+        return b""
+    return b"%b %d %b" % (reservation.reservation_id.encode(), lifetime_ms, _encoded(reservation))
 
 
 def _encoded(reservation: Reservation) -> bytes:

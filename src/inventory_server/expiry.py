@@ -71,7 +71,7 @@ class ExpiryWorker:
         LAST_RUN.set(to=time.time())
         EXPIRED.inc("released", by=len(released))
         EXPIRED.inc("inconsistent", by=len(looked_at) - len(released))
-        await self._cache.forget(released)
+        self._cache.forget(released)
         if released:
             log.info("released %d expired holds", len(released))
         return len(looked_at)

@@ -157,7 +157,7 @@ class Inventory:
         for number, outcome in enumerate(outcomes):
             if isinstance(outcome, StockBusy):
                 outcomes[number] = await _caught(self._reserve_now(orders[number], deadline))
-        await self._remember_orders([outcome for outcome in outcomes if not isinstance(outcome, InventoryError)])
+        self._remember_orders([outcome for outcome in outcomes if not isinstance(outcome, InventoryError)])
         return outcomes
 
     async def settle_many(
@@ -168,7 +168,7 @@ class Inventory:
         for number, outcome in enumerate(outcomes):
             if isinstance(outcome, InsufficientStock):
                 outcomes[number] = await _caught(self.settle(items[number], deadline))
-        await self._forget([outcome for outcome in outcomes if not isinstance(outcome, InventoryError)])
+        self._forget([outcome for outcome in outcomes if not isinstance(outcome, InventoryError)])
         return outcomes
 
     async def stock_of_many(
@@ -211,26 +211,26 @@ class Inventory:
 
     async def _settle_all(self, items: Sequence[Settle]) -> list[Reservation | InventoryError]:
         """End holds. What the cache knows of them tells apart those of a row that turns out to be stuck."""
-        copies = await self._cache.find([item.reservation_id for item in items])
         try:
             return await self._holds.settle(items)
         except RowLocked:
+            copies = await self._cache.find([item.reservation_id for item in items])
             self._products_of_stuck = {key: copy.product_id for key, copy in copies.items()}
             raise
 
     async def _extend_all(self, items: Sequence[Extend]) -> list[Reservation | InventoryError]:
         return await self._holds.extend(items, self._life_max_us)
 
-    async def _remember_orders(self, orders: Sequence[tuple[Reservation, ...]]) -> None:
-        await self._cache.put([reservation for order in orders for reservation in order])
+    def _remember_orders(self, orders: Sequence[tuple[Reservation, ...]]) -> None:
+        self._cache.put(reservation for order in orders for reservation in order)
 
-    async def _forget_orders(self, orders: Sequence[tuple[Reservation, ...]]) -> None:
-        await self._forget([reservation for order in orders for reservation in order])
+    def _forget_orders(self, orders: Sequence[tuple[Reservation, ...]]) -> None:
+        self._forget([reservation for order in orders for reservation in order])
 
-    async def _forget(self, reservations: Sequence[Reservation]) -> None:
+    def _forget(self, reservations: Sequence[Reservation]) -> None:
         for reservation in reservations:
             self.stir(reservation.product_id)
-        await self._cache.forget([reservation.reservation_id for reservation in reservations])
+        self._cache.forget(reservation.reservation_id for reservation in reservations)
 
     def _lanes(
         self,
@@ -238,7 +238,7 @@ class Inventory:
         run: Callable[[Sequence[Item]], Awaitable[Sequence[Value | InventoryError]]],
         key: Callable[[Item], Hashable],
         place: Callable[[Item, float | None], Awaitable[str]],
-        after: Callable[[Sequence[Value]], Awaitable[None]] | None = None,
+        after: Callable[[Sequence[Value]], None] | None = None,
     ) -> Lanes[Item, Value]:
         return Lanes(lambda: self._lane(name, run, key, after), place, self._settings.lanes)
 
@@ -247,7 +247,7 @@ class Inventory:
         name: str,
         run: Callable[[Sequence[Item]], Awaitable[Sequence[Value | InventoryError]]],
         key: Callable[[Item], Hashable] | None = None,
-        after: Callable[[Sequence[Value]], Awaitable[None]] | None = None,
+        after: Callable[[Sequence[Value]], None] | None = None,
     ) -> Lane[Item, Value]:
         return Lane(
             run,

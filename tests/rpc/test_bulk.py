@@ -11,11 +11,11 @@ from uuid import uuid4
 import grpc
 import psycopg
 import pytest
-import redis
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from tests.fixtures.bulk import item, reasons
 from tests.fixtures.carts import made_by
+from tests.fixtures.entries import Entries
 from tests.fixtures.refusals import detail, refused, status_of
 from tests.fixtures.shop import balance, expire, fresh, held, stocked
 
@@ -79,8 +79,7 @@ def test_every_item_is_answered_in_its_place_and_none_hurts_another(client: Inve
         assert (hold.reservation_id, hold.product_id, hold.order_id, hold.quantity) == expected
         assert client.get_reservation(hold.reservation_id) == hold
         assert made_by(server, hold.reservation_id) == 1
-        with redis.Redis.from_url(server.redis_url) as connection:
-            assert connection.exists(f"reservation:{hold.reservation_id}")
+        assert Entries(server.redis_url).of(hold)
     told = [outcome.metadata for outcome in outcomes if isinstance(outcome, InventoryError)]
     assert told[1] == {"product_id": small, "requested": "3", "available": "2", "http_status": "409"}
     assert told[4] == {"request_id": used, "http_status": "409"}
@@ -239,8 +238,7 @@ def test_settlements_are_answered_in_their_place_and_none_hurts_another(
         assert isinstance(hold, Reservation)
         assert (hold.reservation_id, hold.status) == (items[number].reservation_id, status)
         assert calm_client.get_reservation(hold.reservation_id) == hold
-        with redis.Redis.from_url(calm_server.redis_url) as connection:
-            assert not connection.exists(f"reservation:{hold.reservation_id}")
+        assert Entries(calm_server.redis_url).gone(hold)
     metadata = [outcome.metadata for outcome in outcomes if isinstance(outcome, InventoryError)]
     assert [metadata[1]["release_reason"], metadata[2]["release_reason"]] == ["EXPIRED", "REQUESTED"]
     assert calm_client.get_reservation(broken.reservation_id) == broken

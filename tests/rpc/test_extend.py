@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import time
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
-import redis
 from tests.fixtures.carts import ledger, rows
+from tests.fixtures.entries import Entries
 from tests.fixtures.refusals import refused
 from tests.fixtures.shop import LONG, balance, expire, held, stocked
 from tests.fixtures.waiting import at_once, eventually
@@ -38,16 +37,6 @@ if TYPE_CHECKING:
 SECOND = timedelta(seconds=1)
 DAY = timedelta(days=1)
 synchronous = pytest.mark.parametrize("connect", ["sync"], indirect=True)
-
-
-class Entry:
-    """What Redis knows of a hold."""
-
-    def __init__(self, server: Server, hold: Reservation) -> None:
-        with redis.Redis.from_url(server.redis_url) as connection:
-            text: Any = connection.get(f"reservation:{hold.reservation_id}")
-            self.ttl_ms: Any = connection.pttl(f"reservation:{hold.reservation_id}")
-        self.fields: Any = None if text is None else json.loads(text)
 
 
 def test_a_hold_lasts_for_its_new_ttl_from_now_on(client: InventoryClient, server: Server) -> None:
@@ -90,8 +79,9 @@ def test_the_cap_is_the_servers_and_takes_nothing_away(
     assert client.extend_reservation(hold.reservation_id, LONG).expires_at < hold.created_at + timedelta(minutes=90)
     capped = client.extend_reservation(hold.reservation_id, DAY)
     assert capped.expires_at == hold.created_at + timedelta(minutes=90)
-    entry = Entry(server, hold)
-    assert datetime.fromisoformat(entry.fields["expiresAt"]) == capped.expires_at
+    entries = Entries(redis_url)
+    entries.up_to_date(client)
+    assert datetime.fromisoformat(entries.of(hold)["expiresAt"]) == capped.expires_at
     long = client.reserve_stock(product_id, "order", 1, ttl=DAY)
     assert client.extend_reservation(long.reservation_id, LONG).expires_at == long.expires_at
 
@@ -146,29 +136,34 @@ def test_extending_an_expired_hold_does_not_revive_it(
 
 
 def test_the_entry_in_redis_lives_as_long_as_the_hold(client: InventoryClient, server: Server) -> None:
-    hold = held(client)
-    assert LONG - timedelta(milliseconds=Entry(server, hold).ttl_ms) < 30 * SECOND
+    hold, entries = held(client), Entries(server.redis_url)
+    entries.of(hold)
+    assert LONG - timedelta(milliseconds=entries.ttl_ms(hold)) < 30 * SECOND
     extended = client.extend_reservation(hold.reservation_id, 5 * LONG)
-    entry = Entry(server, hold)
-    assert timedelta(0) <= 5 * LONG - timedelta(milliseconds=entry.ttl_ms) < 30 * SECOND
-    assert datetime.fromisoformat(entry.fields["expiresAt"]) == extended.expires_at
-    assert datetime.fromisoformat(entry.fields["updatedAt"]) == extended.updated_at
+    entries.up_to_date(client)
+    entry = entries.of(hold)
+    assert timedelta(0) <= 5 * LONG - timedelta(milliseconds=entries.ttl_ms(hold)) < 30 * SECOND
+    assert datetime.fromisoformat(entry["expiresAt"]) == extended.expires_at
+    assert datetime.fromisoformat(entry["updatedAt"]) == extended.updated_at
     client.release_reservation(hold.reservation_id)
-    assert Entry(server, hold).fields is None
+    assert entries.gone(hold)
 
 
 def test_a_replay_leaves_redis_as_it_is(client: InventoryClient, server: Server) -> None:
     product_id, request_id, reserve_id = stocked(client, 1), str(uuid4()), str(uuid4())
+    entries = Entries(server.redis_url)
     reserve = partial(client.reserve_stock, product_id, "order", 1, ttl=LONG, request_id=reserve_id)
     hold = reserve()
     extend = partial(client.extend_reservation, hold.reservation_id, 2 * LONG, request_id=request_id)
     first = extend()
     later = client.extend_reservation(hold.reservation_id, 3 * LONG)
     assert (extend(), reserve()) == (first, hold)
-    assert datetime.fromisoformat(Entry(server, hold).fields["expiresAt"]) == later.expires_at
+    entries.up_to_date(client)
+    assert datetime.fromisoformat(entries.of(hold)["expiresAt"]) == later.expires_at
     client.deduct_reservation(hold.reservation_id)
     assert (extend(), reserve()) == (first, hold)
-    assert Entry(server, hold).fields is None
+    entries.up_to_date(client)
+    assert entries.now(hold) is None
 
 
 def test_the_worker_does_not_expire_a_hold_at_the_time_it_had_before(client: InventoryClient) -> None:

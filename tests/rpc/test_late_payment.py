@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
-import redis
 from tests.fixtures.carts import ledger
+from tests.fixtures.entries import Entries
 from tests.fixtures.refusals import refused
 from tests.fixtures.shop import LONG, balance, expire, fresh, held, stocked
 from tests.fixtures.waiting import at_once, eventually
@@ -100,8 +100,7 @@ def test_free_units_are_sold_once_it_was_tidied_up(client: InventoryClient, serv
     assert client.get_reservation(hold.reservation_id) == sold
     assert balance(client, hold.product_id) == (5, 0)
     assert ledger(server, hold.product_id)[-3:] == ["EXPIRE", "ADD", "REACQUIRE"]
-    with redis.Redis.from_url(server.redis_url) as connection:
-        assert not connection.exists(f"reservation:{hold.reservation_id}")
+    assert Entries(server.redis_url).gone(hold)
 
 
 def test_units_that_were_sold_meanwhile_are_not_sold_again(calm_client: InventoryClient, calm_server: Server) -> None:

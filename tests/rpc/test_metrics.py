@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 import pytest
+from tests.fixtures.entries import Entries
 from tests.fixtures.scraping import Metered, Scraped, fetched
 from tests.fixtures.serving import Server
 from tests.fixtures.shop import expire, fresh, held, locked, stocked, waiting
@@ -162,12 +163,14 @@ def test_hits_and_misses_of_the_cache_are_told_apart(
 ) -> None:
     metered = Metered(serve, database_url, redis_url)
     client = connect(metered.server)
-    hold = held(client)
+    hold, entries = held(client), Entries(redis_url)
+    entries.of(hold)
     client.get_reservation(hold.reservation_id)
     client.release_reservation(hold.reservation_id)
+    assert entries.gone(hold)
     client.get_reservation(hold.reservation_id)
     told = metered.scrape()
-    assert told.total("inventory_cache_lookups_total", result="hit") == 2
+    assert told.total("inventory_cache_lookups_total", result="hit") == 1
     assert told.total("inventory_cache_lookups_total", result="miss") == 1
     assert told.total("inventory_cache_failures_total") == 0
     assert told.total("inventory_store_up", store="redis") == 1

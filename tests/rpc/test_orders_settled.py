@@ -8,8 +8,8 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-import redis
 from tests.fixtures.carts import cart, ids, ledger, rows
+from tests.fixtures.entries import Entries
 from tests.fixtures.refusals import refused
 from tests.fixtures.shop import LONG, balance, expire, fresh, held, stocked
 from tests.fixtures.waiting import at_once, eventually
@@ -44,18 +44,14 @@ def statuses(client: InventoryClient, holds: Iterable[Reservation]) -> list[str]
     return [client.get_reservation(hold.reservation_id).status for hold in holds]
 
 
-def cached(server: Server, hold: Reservation) -> bool:
-    with redis.Redis.from_url(server.redis_url) as connection:
-        return bool(connection.exists(f"reservation:{hold.reservation_id}"))
-
-
 @both
 def test_every_hold_of_an_order_ends_at_one_moment(client: InventoryClient, server: Server, action: str) -> None:
     order_id, holds = cart(client, 1, 2, 3)
     more = client.reserve_stock(stocked(client, 4), order_id, 4, ttl=LONG)
     stranger = held(client)
     holds = (*holds, more)
-    assert all(cached(server, hold) for hold in holds)
+    entries = Entries(server.redis_url)
+    assert all(entries.of(hold) for hold in holds)
     status, share = SETTLED[action]
     ended = getattr(client, action)(order_id)
     assert [hold.reservation_id for hold in ended] == ids(*holds)
@@ -65,7 +61,7 @@ def test_every_hold_of_an_order_ends_at_one_moment(client: InventoryClient, serv
     assert [client.get_reservation(hold.reservation_id) for hold in ended] == list(ended)
     for hold in holds:
         assert balance(client, hold.product_id) == (share * hold.quantity, 0)
-        assert not cached(server, hold)
+    assert entries.gone(*holds)
     assert client.get_reservation(stranger.reservation_id) == stranger
 
 
