@@ -110,7 +110,7 @@ class Settings:
     share_address: bool = setting("false", switch, "whether other servers may serve the same address (SO_REUSEPORT)")
     expiry: bool = setting("true", switch, "whether this process runs the expiry worker")
     expiry_interval: float = setting("1s", duration, "pause between two looks for expired holds", 0.01)
-    expiry_batch_size: int = setting("100", whole, "most holds one look expires", 1)
+    expiry_batch_size: int = setting("200", whole, "most holds one look expires", 1)
     retention: float | None = setting(
         "",
         duration,
