@@ -154,14 +154,7 @@ async def _serve(settings: Settings, database_url: str, redis_url: str, expiry: 
     await database.open()
     try:
         async with _listening(settings, health) as server:
-            inventory = Inventory(StockRepository(database), HoldRepository(database), cache, settings)
-            feed = _feed(database, database_url, settings, inventory)
-            servicers = [
-                InventoryServicer(inventory, settings),
-                OrdersServicer(inventory, settings),
-                FeedServicer(feed),
-                QueriesServicer(Queries(ReadingRepository(database))),
-            ]
+            inventory, feed, servicers = operations(database, database_url, cache, settings)
             calls = boundary.register(server, servicers, tokens, metered=settings.metrics_listen is not None)
             await health.check()
             await server.start()
@@ -195,14 +188,25 @@ async def _stop_with_parent(stop: asyncio.Event) -> None:
         stop.set()
 
 
-def _feed(database: Database, database_url: str, settings: Settings, inventory: Inventory) -> Feed:
-    return Feed(
+def operations(
+    database: Database, database_url: str, cache: ReservationCache, settings: Settings
+) -> tuple[Inventory, Feed, list[object]]:
+    """Put together what answers: the operations, the feed, and the servicers before them."""
+    inventory = Inventory(StockRepository(database), HoldRepository(database), cache, settings)
+    feed = Feed(
         FeedRepository(database),
         lambda: Alarm(database_url, settings),
         interval=settings.watch_interval,
         queue_size=settings.watch_queue_size,
         came_back=inventory.stir,
     )
+    servicers = [
+        InventoryServicer(inventory, settings),
+        OrdersServicer(inventory, settings),
+        FeedServicer(feed),
+        QueriesServicer(Queries(ReadingRepository(database))),
+    ]
+    return inventory, feed, servicers
 
 
 @contextlib.asynccontextmanager

@@ -13,33 +13,24 @@ import grpc
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message_factory import GetMessageClass
-from google.rpc.error_details_pb2 import ErrorInfo
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.fixtures.refusals import TABLE, detail, status_of
 from tests.fixtures.shop import held, stocked
+from tests.hostile.answers import ANSWER_SECONDS_MAX, METHODS, ask, method_called
 
 from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from google.protobuf.descriptor import Descriptor, MethodDescriptor
+    from google.protobuf.descriptor import Descriptor
     from google.protobuf.message import Message
     from tests.fixtures.serving import Server
 
     from inventory_client import InventoryClient
 
-    Call = grpc.UnaryUnaryMultiCallable[bytes, bytes]
-    Stream = grpc.UnaryStreamMultiCallable[bytes, bytes]
 
 EXAMPLES = int(os.environ.get("INVENTORY_FUZZ_EXAMPLES", "40"))
-METHODS = {method.name: method for method in pb.DESCRIPTOR.services_by_name["InventoryService"].methods}
-# What no input whatever may bring about.
-NEVER = {"INTERNAL_ERROR", "DATABASE_UNAVAILABLE", "OVERLOADED", "UNAUTHENTICATED", "PERMISSION_DENIED"}
-ANSWER_SECONDS_MAX = 10.0
-# A stream that has begun has accepted its request.
-STREAM_SECONDS = 0.05
 
 fuzzed = settings(
     max_examples=EXAMPLES,
@@ -100,30 +91,6 @@ def _values(field: FieldDescriptor, texts: st.SearchStrategy[str]) -> st.SearchS
         FieldDescriptor.TYPE_ENUM: INT32,
         FieldDescriptor.TYPE_BOOL: st.booleans(),
     }[field.type]
-
-
-def ask(channel: grpc.Channel, method: MethodDescriptor, body: bytes) -> None:
-    """Send a request; what comes back must be an answer that parses, or a refusal of the contract."""
-    parse = GetMessageClass(method.output_type).FromString
-    path = f"/inventory.v1.InventoryService/{method.name}"
-    try:
-        if method.server_streaming:
-            stream: Stream = channel.unary_stream(path)
-            parse(next(iter(stream(body, timeout=STREAM_SECONDS)), b""))
-        else:
-            parse(method_called(channel, method.name)(body, timeout=ANSWER_SECONDS_MAX))
-    except grpc.RpcError as error:
-        if method.server_streaming and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-            return
-        check(error)
-
-
-def check(error: grpc.RpcError) -> None:
-    info = detail(status_of(error), ErrorInfo)
-    assert info.domain == "inventory.v1", error
-    assert error.code() is TABLE[info.reason][0]
-    assert info.reason not in NEVER, error
-    assert error.details()
 
 
 def unharmed(server: Server, log_before: str) -> None:
@@ -187,11 +154,6 @@ def test_unknown_fields_nested_however_deep_are_refused_or_ignored(channel: grpc
     body = b"\xfb\x01" * depth + b"\xfc\x01" * depth
     for method in METHODS.values():
         ask(channel, method, body)
-
-
-def method_called(channel: grpc.Channel, name: str) -> Call:
-    call: Call = channel.unary_unary(f"/inventory.v1.InventoryService/{name}")
-    return call
 
 
 def code_of(call: Callable[[], object]) -> grpc.StatusCode:
