@@ -53,7 +53,7 @@ bench: $(READY) ## measure an empty handler, a transaction per request, this ser
 	$(BIN)/python -m tests.bench $(ARGS)
 	$(BIN)/python -m tests.bench.bulk
 
-benchmarks: $(READY) ## write docs/benchmarks: curves, baselines, goals met and not met (takes three quarters of an hour)
+benchmarks: $(READY) ## write docs/benchmarks: curves, baselines, goals met and not met (takes an hour)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[plots]'
 	$(BIN)/python -m tests.bench.book $(ARGS)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 INTRODUCTION = """\
 # Benchmarks
 
-All of this page, its figures and its pictures are written by one command, which takes three quarters of an hour:
+All of this page, its figures and its pictures are written by one command, which takes an hour:
 
 ```sh
 make benchmarks
