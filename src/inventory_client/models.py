@@ -133,6 +133,12 @@ class StockShortage(NamedTuple):
     available: int | None
 
 
+def _made_up(item: ReserveItem | SettleItem) -> None:
+    """Give an item whose request id is empty one of its own, once: the server would make up another at each attempt."""
+    if not item.request_id:
+        object.__setattr__(item, "request_id", new_request_id())
+
+
 @dataclass(frozen=True, slots=True)
 class ReserveItem:
     """One hold to make in a batch. It is one request: the same item, sent again, is never done twice."""
@@ -143,6 +149,9 @@ class ReserveItem:
     ttl: timedelta | None = None
     request_id: str | UUID = field(default_factory=new_request_id)
 
+    def __post_init__(self) -> None:
+        _made_up(self)
+
 
 @dataclass(frozen=True, slots=True)
 class SettleItem:
@@ -152,6 +161,9 @@ class SettleItem:
     action: SettlementAction
     late_policy: LatePolicy = LatePolicy.STRICT
     request_id: str | UUID = field(default_factory=new_request_id)
+
+    def __post_init__(self) -> None:
+        _made_up(self)
 
 
 @dataclass(frozen=True, slots=True)

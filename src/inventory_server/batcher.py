@@ -31,7 +31,8 @@ OPERATIONS = (
     "settle_order",
     "extend",
     "read_reservation",
-    "read_cache",
+    "find_locked",
+    "tidy",
 )
 # How many times as long as it was meant to a pause takes in a busy loop; timers of milliseconds may take twice that.
 _BUSY = 2.5

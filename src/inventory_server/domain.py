@@ -195,6 +195,19 @@ class Extend(NamedTuple):
     request_id: str
 
 
+class Rows(NamedTuple):
+    """What the request names whose stock rows it locks: products, or a hold, or an order."""
+
+    product_ids: tuple[str, ...] = ()
+    reservation_id: str = ""
+    order_id: str = ""
+
+    @property
+    def key(self) -> str:
+        """What stands for the request itself."""
+        return self.reservation_id or self.order_id or self.product_ids[0]
+
+
 def line_ids(request_id: str, content: str, count: int) -> list[str]:
     """Derive the ids of an order's holds from its request.
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
 from inventory_server.batcher import Lane, asked_once, attempt_all
-from inventory_server.domain import Action
+from inventory_server.domain import Action, Rows
 from inventory_server.errors import InsufficientStock, InternalError, InventoryError, Overloaded, ReservationNotFound
 from inventory_server.lanes import Lanes
 from inventory_server.postgres.database import RowLocked
@@ -55,26 +55,27 @@ class Inventory:
         self._settings = settings
         self._life_max_us = round(settings.max_hold * 1_000_000)
         self._read: Lane[str, Stock] = self._lane("read_stock", asked_once(stock.read))
-        self._copies: Lane[str, Reservation | None] = self._lane("read_cache", asked_once(self._find_copies))
         self._reservations: Lane[str, Reservation] = self._lane("read_reservation", asked_once(self._read_reservations))
+        self._locked: Lane[Rows, str] = self._lane("find_locked", asked_once(holds.locked))
+        self._tidy: Lane[str, None] = self._lane("tidy", asked_once(holds.tidy))
+        # Whoever waits for a stuck row has a connection: not all of them may.
+        self._for_stuck = asyncio.Semaphore(max(1, settings.pool_size // 2))
         self._initialize: Lanes[Initialize, Initialized] = self._lanes(
-            "initialize", stock.initialize, _product_id, _product
+            "initialize", stock.initialize, _product_id, _rows_of_product
         )
-        self._change: Lanes[Change, Stock] = self._lanes("change_stock", stock.change, _request_id, _product)
+        self._change: Lanes[Change, Stock] = self._lanes("change_stock", stock.change, _request_id, _rows_of_product)
         self._reserve: Lanes[Order, tuple[Reservation, ...]] = self._lanes(
-            "reserve", holds.reserve, _request_id, _first_product, self._remember_orders
+            "reserve", holds.reserve, _request_id, _rows_of_lines, self._remember_orders
         )
         self._settle: Lanes[Settle, Reservation] = self._lanes(
-            "settle", self._settle_all, _reservation_id, self._product_of_hold, self._forget
+            "settle", holds.settle, _reservation_id, _rows_of_hold, self._forget
         )
         self._extend: Lanes[Extend, Reservation] = self._lanes(
-            "extend", self._extend_all, _reservation_id, self._product_of_hold, self._cache.put
+            "extend", self._extend_all, _reservation_id, _rows_of_hold, self._cache.put
         )
         self._settle_orders: Lanes[SettleOrder, tuple[Reservation, ...]] = self._lanes(
-            "settle_order", holds.settle_orders, _order_id, _order, self._forget_orders
+            "settle_order", holds.settle_orders, _order_id, _rows_of_order, self._forget_orders
         )
-        # Of the holds of the last batch that ran into a stuck row, as far as the cache knew them.
-        self._products_of_stuck: dict[str, str] = {}
         self._room = WaitingRoom(self._reserve_now, self._is_made, settings.queue_size)
         self._bulk = asyncio.Semaphore(_BULK_WIDTH)
         self._bulk_waiting = 0
@@ -136,7 +137,7 @@ class Inventory:
             if item.action is not Action.REACQUIRE:
                 raise
             # Other expired holds of the product may do: take them back, as a reserve that is short does.
-            await self._holds.tidy(short.metadata["product_id"])
+            await self._tidy.submit(short.metadata["product_id"], deadline)
             return await self._settle.submit(item, deadline)
 
     async def settle_order(self, item: SettleOrder, deadline: float | None = None) -> tuple[Reservation, ...]:
@@ -153,10 +154,11 @@ class Inventory:
         self, orders: Sequence[Order], deadline: float | None = None
     ) -> list[tuple[Reservation, ...] | InventoryError]:
         """Make holds that have nothing to do with one another; errors are values here."""
-        outcomes = await self._in_bulk(self._holds.reserve, orders, _request_id, deadline)
-        for number, outcome in enumerate(outcomes):
-            if isinstance(outcome, StockBusy):
-                outcomes[number] = await _caught(self._reserve_now(orders[number], deadline))
+        outcomes = await self._in_bulk(self._holds.reserve, orders, _request_id, _rows_of_lines, deadline)
+        busy = [number for number, outcome in enumerate(outcomes) if isinstance(outcome, StockBusy)]
+        again = await asyncio.gather(*[_caught(self._reserve_now(orders[number], deadline)) for number in busy])
+        for number, outcome in zip(busy, again, strict=True):
+            outcomes[number] = outcome
         self._remember_orders([outcome for outcome in outcomes if not isinstance(outcome, InventoryError)])
         return outcomes
 
@@ -164,10 +166,11 @@ class Inventory:
         self, items: Sequence[Settle], deadline: float | None = None
     ) -> list[Reservation | InventoryError]:
         """End holds that have nothing to do with one another; errors are values here."""
-        outcomes = await self._in_bulk(self._holds.settle, items, _reservation_id, deadline)
-        for number, outcome in enumerate(outcomes):
-            if isinstance(outcome, InsufficientStock):
-                outcomes[number] = await _caught(self.settle(items[number], deadline))
+        outcomes = await self._in_bulk(self._holds.settle, items, _reservation_id, _rows_of_hold, deadline)
+        short = [number for number, outcome in enumerate(outcomes) if isinstance(outcome, InsufficientStock)]
+        again = await asyncio.gather(*[_caught(self.settle(items[number], deadline)) for number in short])
+        for number, outcome in zip(short, again, strict=True):
+            outcomes[number] = outcome
         self._forget([outcome for outcome in outcomes if not isinstance(outcome, InventoryError)])
         return outcomes
 
@@ -175,13 +178,14 @@ class Inventory:
         self, product_ids: Sequence[str], deadline: float | None = None
     ) -> list[Stock | InventoryError]:
         """Read balances in one statement, so that they belong to one moment; errors are values here."""
-        return await self._in_bulk(asked_once(self._stock.read), product_ids, None, deadline)
+        return await self._in_bulk(asked_once(self._stock.read), product_ids, None, None, deadline)
 
     async def _in_bulk(
         self,
         run: Callable[[Sequence[Item]], Awaitable[Sequence[Value | InventoryError]]],
         items: Sequence[Item],
         key: Callable[[Item], Hashable] | None,
+        rows: Callable[[Item], Rows] | None,
         deadline: float | None,
     ) -> list[Value | InventoryError]:
         if self._bulk_waiting >= _BULK_QUEUE:
@@ -191,32 +195,24 @@ class Inventory:
             async with self._bulk:
                 if deadline is not None and deadline <= asyncio.get_running_loop().time():
                     raise TimeoutError
-                return await attempt_all(run, items, key, _refusal)
+                outcomes = await attempt_all(run, items, key, _refusal)
+                locked = [number for number, outcome in enumerate(outcomes) if isinstance(outcome, RowLocked)]
+                if locked and rows is not None:
+                    # Some of them stood in the way of all: the others try again without those.
+                    stuck = await self._holds.locked([rows(items[number]) for number in locked])
+                    free = [number for number, product_id in zip(locked, stuck, strict=True) if not product_id]
+                    again = await attempt_all(run, [items[number] for number in free], key, _refusal)
+                    for number, outcome in zip(free, again, strict=True):
+                        outcomes[number] = outcome
+                return outcomes
         finally:
             self._bulk_waiting -= 1
 
-    async def _product_of_hold(self, item: Settle | Extend, deadline: float | None) -> str:
-        """Give the product that the cache knows of a hold; a wrong one is only slower."""
-        if product_id := self._products_of_stuck.get(item.reservation_id):
-            return product_id
-        copy = await self._copies.submit(item.reservation_id, deadline) if self._cache.usable else None
-        return copy.product_id if copy else item.reservation_id
-
-    async def _find_copies(self, reservation_ids: Sequence[str]) -> list[Reservation | None]:
-        found = await self._cache.find(reservation_ids)
-        return [found.get(reservation_id) for reservation_id in reservation_ids]
+    async def _find_locked(self, rows: Rows, deadline: float | None) -> str:
+        return await self._locked.submit(rows, deadline)
 
     async def _read_reservations(self, reservation_ids: Sequence[str]) -> list[Reservation | InventoryError]:
         return await self._holds.read(reservation_ids, await self._cache.find(reservation_ids))
-
-    async def _settle_all(self, items: Sequence[Settle]) -> list[Reservation | InventoryError]:
-        """End holds. What the cache knows of them tells apart those of a row that turns out to be stuck."""
-        try:
-            return await self._holds.settle(items)
-        except RowLocked:
-            copies = await self._cache.find([item.reservation_id for item in items])
-            self._products_of_stuck = {key: copy.product_id for key, copy in copies.items()}
-            raise
 
     async def _extend_all(self, items: Sequence[Extend]) -> list[Reservation | InventoryError]:
         return await self._holds.extend(items, self._life_max_us)
@@ -237,10 +233,20 @@ class Inventory:
         name: str,
         run: Callable[[Sequence[Item]], Awaitable[Sequence[Value | InventoryError]]],
         key: Callable[[Item], Hashable],
-        place: Callable[[Item, float | None], Awaitable[str]],
+        rows: Callable[[Item], Rows],
         after: Callable[[Sequence[Value]], None] | None = None,
     ) -> Lanes[Item, Value]:
-        return Lanes(lambda: self._lane(name, run, key, after), place, self._settings.lanes)
+        async def run_aside(items: Sequence[Item]) -> Sequence[Value | InventoryError]:
+            async with self._for_stuck:
+                return await run(items)
+
+        return Lanes(
+            lambda: self._lane(name, run, key, after),
+            lambda: self._lane(name, run_aside, key, after),
+            rows,
+            self._find_locked,
+            self._settings.lanes,
+        )
 
     def _lane(
         self,
@@ -278,16 +284,20 @@ def _order_id(item: SettleOrder) -> str:
     return item.order_id
 
 
-async def _product(item: Initialize | Change, _: float | None) -> str:
-    return item.product_id
+def _rows_of_product(item: Initialize | Change) -> Rows:
+    return Rows(product_ids=(item.product_id,))
 
 
-async def _first_product(item: Order, _: float | None) -> str:
-    return item.lines[0].product_id
+def _rows_of_lines(item: Order) -> Rows:
+    return Rows(product_ids=tuple(line.product_id for line in item.lines))
 
 
-async def _order(item: SettleOrder, _: float | None) -> str:
-    return item.order_id
+def _rows_of_hold(item: Settle | Extend) -> Rows:
+    return Rows(reservation_id=item.reservation_id)
+
+
+def _rows_of_order(item: SettleOrder) -> Rows:
+    return Rows(order_id=item.order_id)
 
 
 def _refusal(item: object, bad: BadItem) -> InventoryError:

@@ -80,6 +80,7 @@ _CASES: dict[str, list[tuple[tuple[Any, ...], int]]] = {
     "tidy": [(([SHORT],), 4 * EXPIRED + 10)],
     # Also when fewer are due than one look may take.
     "expire": [((100,), 600), ((2 * EXPIRED,), 4 * EXPIRED + 10)],
+    "locked": [(([0], ["p5"], [1], [KNOWN], [2], [HOT]), 1_010), (([], [], [], [], [0], ["o55"]), 40)],
     "set_aside": [((2 * EXPIRED,), EXPIRED + 10)],
     "settle": [(([KNOWN], ["RELEASE"], [NEWER]), 10)],
     "settle_orders": [((["o55"], ["RELEASE"], [NEW]), 100)],

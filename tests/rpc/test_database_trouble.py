@@ -5,16 +5,24 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 from tests.fixtures.refusals import check, refused
-from tests.fixtures.shop import balance, expire, held, locked, stocked, waiting
+from tests.fixtures.shop import LONG, balance, expire, held, locked, stocked, waiting
 from tests.fixtures.traffic import selling
 from tests.fixtures.waiting import eventually
 
-from inventory_client import DatabaseUnavailable, InventoryError, RetryPolicy
+from inventory_client import (
+    DatabaseUnavailable,
+    InventoryError,
+    ReserveItem,
+    RetryPolicy,
+    SettleItem,
+    SettlementAction,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -145,3 +153,72 @@ def test_products_that_wait_beside_a_locked_one_are_served(
         answers = [each.result() for each in beside]
     assert isinstance(first.result(), DatabaseUnavailable)
     assert answers[::2] == [None] * 10
+
+
+def outcome_of(call: Callable[[], object]) -> InventoryError | None:
+    try:
+        call()
+    except InventoryError as error:
+        return error
+    return None
+
+
+def test_however_many_orders_wait_for_one_locked_row_all_others_are_served(
+    database_url: str, serve: Serve, connect: Connect
+) -> None:
+    # Neither enough connections for all who wait, nor a cache that knows what their orders hold.
+    server = serve(database_url, "none://", lock_timeout="500ms", pool_size=4, pool_timeout="500ms", expiry=False)
+    client = connect(server)
+    stuck = stocked(client, 100)
+    orders = [held(client, stuck).order_id for _ in range(40)]
+    free = [held(client).order_id for _ in range(20)]
+    with locked(database_url, stuck), ThreadPoolExecutor(len(orders)) as pool:
+        waiting_orders = [pool.submit(outcome_of, partial(client.deduct_order, order_id)) for order_id in orders]
+        eventually(lambda: waiting(database_url) >= 1)
+        assert [outcome_of(partial(client.deduct_order, order_id)) for order_id in free] == [None] * 20
+        for _ in range(5):
+            client.get_stock(stuck)
+            assert server.health() == "SERVING"
+        assert {type(each.result()) for each in waiting_orders} == {DatabaseUnavailable}
+    assert outcome_of(partial(client.deduct_order, orders[0])) is None
+
+
+def test_an_order_whose_second_product_is_locked_does_not_hold_up_its_first(
+    database_url: str, serve: Serve, connect: Connect
+) -> None:
+    client = connect(serve(database_url, lock_timeout="500ms", expiry=False))
+    stuck, free = stocked(client, 100), stocked(client, 100)
+
+    def order() -> InventoryError | None:
+        return outcome_of(lambda: client.reserve_order("both", [(free, 1), (stuck, 1)], ttl=LONG))
+
+    def single() -> InventoryError | None:
+        return outcome_of(lambda: client.reserve_stock(free, "one", 1, ttl=LONG))
+
+    with locked(database_url, stuck), ThreadPoolExecutor(40) as pool:
+        first = pool.submit(order)
+        eventually(lambda: waiting(database_url) == 1)
+        calls = [(pool.submit(order), pool.submit(single)) for _ in range(20)]
+        assert isinstance(first.result(), DatabaseUnavailable)
+        for both, one in calls:
+            assert isinstance(both.result(), DatabaseUnavailable)
+            assert one.result() is None
+    assert balance(client, free) == (80, 20)
+
+
+def test_an_item_of_a_bulk_call_whose_row_is_locked_fails_alone(
+    database_url: str, serve: Serve, connect: Connect
+) -> None:
+    client = connect(serve(database_url, lock_timeout="300ms", expiry=False))
+    stuck, free = held(client), held(client)
+    for hold in (stuck, free):
+        client.add_stock(hold.product_id, 10)
+    with locked(database_url, stuck.product_id):
+        made = client.batch_reserve_stock([ReserveItem(each.product_id, "o", 1) for each in (free, stuck, free)])
+        assert [isinstance(each, DatabaseUnavailable) for each in made] == [False, True, False]
+        ended = client.batch_settle_reservations(
+            [SettleItem(each.reservation_id, SettlementAction.DEDUCT) for each in (stuck, free)]
+        )
+        assert [isinstance(each, DatabaseUnavailable) for each in ended] == [True, False]
+    assert balance(client, free.product_id) == (8, 2)
+    assert balance(client, stuck.product_id) == (10, 1)

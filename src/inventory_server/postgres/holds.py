@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-    from inventory_server.domain import Extend, Order, Reserve, Settle, SettleOrder
+    from inventory_server.domain import Extend, Order, Reserve, Rows, Settle, SettleOrder
     from inventory_server.postgres.database import BadItem, Database
 
 _RESERVE = query("reserve")
@@ -28,6 +28,7 @@ _EXTEND = query("extend")
 _EXPIRE = query("expire")
 _SET_ASIDE = query("set_aside")
 _TIDY = query("tidy")
+_LOCKED = query("locked")
 _RESERVATIONS = query("reservations")
 
 _REQUEST_ID_CONSTRAINTS = frozenset({"inventory_movements_request_id", "inventory_reservations_pkey"})
@@ -139,9 +140,29 @@ class HoldRepository:
         rows = await self._database.fetch(_SET_ASIDE, (holds_max,))
         return [(product_id, holds) for product_id, holds in rows]
 
-    async def tidy(self, product_id: str) -> None:
-        """Take back the expired holds of a product that somebody wants now."""
-        await self._database.fetch(_TIDY, (texts([product_id]),))
+    async def tidy(self, product_ids: Sequence[str]) -> list[None]:
+        """Take back the expired holds of products that somebody wants now."""
+        await self._database.fetch(_TIDY, (texts(product_ids),))
+        return [None] * len(product_ids)
+
+    async def locked(self, requests: Sequence[Rows]) -> list[str]:
+        """Tell for each request a product whose stock row somebody has locked just now; empty where there is none."""
+        products = [(no, key) for no, rows in enumerate(requests) for key in rows.product_ids]
+        holds = [(no, rows.reservation_id) for no, rows in enumerate(requests) if rows.reservation_id]
+        orders = [(no, rows.order_id) for no, rows in enumerate(requests) if rows.order_id]
+        found = await self._database.fetch(
+            _LOCKED,
+            (
+                plain(no for no, _ in products),
+                texts(key for _, key in products),
+                plain(no for no, _ in holds),
+                plain(key for _, key in holds),
+                plain(no for no, _ in orders),
+                texts(key for _, key in orders),
+            ),
+        )
+        products_of: dict[int, str] = dict(found)
+        return [products_of.get(no, "") for no in range(len(requests))]
 
 
 def refusal(request_id: str, bad: BadItem) -> errors.InventoryError:

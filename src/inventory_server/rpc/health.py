@@ -67,6 +67,9 @@ class Health:
             await self._database.ping()
         except InventoryError:
             return False
+        except Exception:
+            log.exception("PostgreSQL answered the health check with something else")
+            return False
         return True
 
     async def _set(self, name: str, *, serving: bool) -> None:

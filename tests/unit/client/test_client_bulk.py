@@ -287,3 +287,11 @@ def test_a_reason_that_there_is_not_is_refused_before_anything_is_sent(peer: Pee
     with pytest.raises(ValueError, match="AdjustmentReason"):
         client.adjust_stock("teapot", 1, wrong)
     assert peer.seen == []
+
+
+@pytest.mark.parametrize("empty", ["", None])
+def test_an_item_without_a_request_id_has_one_for_all_its_attempts(empty: Any) -> None:
+    reserve = ReserveItem("teapot", "o-1", 1, request_id=empty)
+    settle = SettleItem("hold", SettlementAction.DEDUCT, request_id=empty)
+    assert len({uuid.UUID(str(item.request_id)) for item in (reserve, settle)}) == 2
+    assert ReserveItem("teapot", "o-1", 1, request_id="mine").request_id == "mine"
