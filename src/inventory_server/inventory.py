@@ -115,12 +115,17 @@ class Inventory:
         self._room.close()
 
     async def _reserve_now(self, order: Order, deadline: float | None) -> tuple[Reservation, ...]:
-        for _ in range(_BUSY_ATTEMPTS - 1):
+        attempts, most = _BUSY_ATTEMPTS, -1
+        while True:
             try:
                 return await self._reserve.submit(order, deadline)
-            except StockBusy:
-                continue
-        return await self._reserve.submit(order, deadline)
+            except StockBusy as busy:
+                # A statement takes back a thousand holds: while that brings more units, there is reason to go on.
+                available = int(busy.metadata["available"])
+                attempts = _BUSY_ATTEMPTS if available > most else attempts - 1
+                most = max(most, available)
+                if attempts == 0:
+                    raise
 
     async def _is_made(self, order: Order, deadline: float | None) -> bool:
         try:

@@ -105,7 +105,7 @@ class Settings:
     data_dir: Path = setting("~/.local/share/inventory-server", path, "where the embedded servers keep their data")
     migrate: bool = setting("true", switch, "whether serve applies migrations before it starts")
     reservation_ttl: float = setting("10m", duration, "how long a hold lasts that asks for no ttl", 1)
-    max_hold: float = setting("24h", duration, "longest life of a hold from its creation, whatever extends it", 1)
+    max_hold: float = setting("24h", duration, "longest life, from its creation, that an extension gives a hold", 1)
     workers: int = setting("1", whole, "processes that serve together; more than one for more than one core", 1)
     share_address: bool = setting("false", switch, "whether other servers may serve the same address (SO_REUSEPORT)")
     expiry: bool = setting("true", switch, "whether this process runs the expiry worker")
@@ -118,7 +118,9 @@ class Settings:
         " without it they are kept for ever; needs the expiry worker",
         3600,
     )
-    pool_size: int = setting("10", whole, "most connections to PostgreSQL, beside the two of the expiry worker", 1)
+    pool_size: int = setting(
+        "10", whole, "most connections to PostgreSQL for calls; the expiry worker has up to three, the feed one", 1
+    )
     pool_timeout: float = setting("2s", duration, "longest wait for a connection before DATABASE_UNAVAILABLE", 0.01)
     connect_timeout: float = setting("5s", duration, "longest time one attempt to connect to PostgreSQL takes", 1)
     statement_timeout: float = setting("5s", duration, "longest time one statement takes", 0.01)

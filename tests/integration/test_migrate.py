@@ -45,3 +45,23 @@ def test_a_database_of_another_encoding_is_refused_with_a_sentence(empty_databas
                 migrate(parts._replace(path=f"/{name}").geturl())
         finally:
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+def test_what_a_dump_of_another_cluster_brings_lies_behind_the_feed(database_url: str) -> None:
+    movement = """
+        INSERT INTO inventory_movements (product_id, version, kind, available_delta, reserved_delta, available_after,
+            reserved_after, line, occurred_at) VALUES (%s, 1, 'INITIALIZE', 1, 0, 1, 0, 0, now())
+    """
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        for product_id in ("restored", "ours"):
+            connection.execute(movement.encode(), (product_id,))
+        connection.execute(
+            "UPDATE inventory_movements SET transaction_id = '9000000000000' WHERE product_id = 'restored'"
+        )
+        ours = connection.execute("SELECT transaction_id FROM inventory_movements WHERE product_id = 'ours'").fetchone()
+        migrate(database_url)
+        rows = connection.execute(
+            "SELECT product_id, transaction_id FROM inventory_movements ORDER BY transaction_id"
+        ).fetchall()
+    assert ours is not None
+    assert rows == [("restored", "3"), ("ours", *ours)]

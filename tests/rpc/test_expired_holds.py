@@ -21,6 +21,7 @@ from inventory_client import (
     Reservation,
     ReservationAlreadyReleased,
     ReservationStatus,
+    ReserveItem,
 )
 
 if TYPE_CHECKING:
@@ -82,6 +83,17 @@ def test_without_a_worker_expired_units_can_be_reserved_again_at_once(
     assert held(calm_client, product_id, 4).quantity == 4
     assert balance(calm_client, product_id) == (0, 5)
     assert calm_client.get_reservation(lasting.reservation_id) == lasting
+
+
+def test_without_a_worker_thousands_of_expired_holds_make_room_for_one_order(
+    calm_client: InventoryClient, calm_server: Server
+) -> None:
+    product_id = stocked(calm_client, 7_000)
+    for _ in range(7):
+        holds = calm_client.batch_reserve_stock([ReserveItem(product_id, "many", 1, ttl=LONG) for _ in range(1_000)])
+        expire(calm_server.database_url, *[hold.reservation_id for hold in holds if isinstance(hold, Reservation)])
+    assert calm_client.reserve_stock(product_id, "all of it", 7_000, ttl=LONG).quantity == 7_000
+    assert balance(calm_client, product_id) == (0, 7_000)
 
 
 def test_a_worker_tidies_up_by_itself(client: InventoryClient, server: Server) -> None:

@@ -32,6 +32,13 @@ _HISTORY: LiteralString = """
 """
 
 
+# A dump carries the transaction numbers of the cluster that it was made of. What lies ahead of this one's would reach
+# the watchers of the feed as new while the numbers catch up. 3 is the first number there is.
+_RESTORED: LiteralString = """
+    UPDATE inventory_movements SET transaction_id = '3' WHERE transaction_id >= pg_snapshot_xmax(pg_current_snapshot())
+"""
+
+
 class MigrationError(Exception):
     """The schema cannot be brought up to date; the sentence says why."""
 
@@ -49,6 +56,8 @@ def migrate(url: str) -> list[str]:
         connection.execute(_HISTORY)
         applied = _apply_migrations(connection)
         _apply_functions(connection, force=bool(applied))
+        if restored := connection.execute(_RESTORED).rowcount:
+            log.warning("%d movements came with a dump of another cluster: the feed counts them as its first", restored)
         return applied
 
 
