@@ -10,13 +10,16 @@ import grpc
 import pytest
 from tests.fixtures.bulk import item, reasons
 from tests.fixtures.carts import rows
+from tests.fixtures.scraping import Metered
 from tests.fixtures.shop import LONG, balance, fresh, locked, stocked, waiting
 from tests.fixtures.waiting import at_once, eventually
 
 from inventory_client import (
     InventoryClient,
     InventoryError,
+    RequestIdConflict,
     Reservation,
+    ReserveItem,
     SettleItem,
     SettlementAction,
     Stock,
@@ -26,7 +29,7 @@ from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.fixtures.serving import Connect, Server
+    from tests.fixtures.serving import Connect, Serve, Server
 
 
 RELEASE, DEDUCT = SettlementAction.RELEASE, SettlementAction.DEDUCT
@@ -113,3 +116,22 @@ def test_a_bulk_call_whose_deadline_has_passed_does_nothing_after_that(
     assert [call.result().outcomes[0].WhichOneof("result") for call in blocked] == ["reservation"] * 2
     assert balance(calm_client, cold) == (10, 0)
     assert balance(calm_client, hot) == (8, 2)
+
+
+@synchronous
+def test_request_ids_used_before_cost_one_statement_however_many(
+    database_url: str, serve: Serve, connect: Connect
+) -> None:
+    metered = Metered(serve, database_url, expiry=False)
+    client = connect(metered.server)
+    product_id = stocked(client, 200)
+    made = client.batch_reserve_stock([ReserveItem(product_id, "order", 1, ttl=LONG) for _ in range(100)])
+    holds = [hold for hold in made if isinstance(hold, Reservation)]
+    # The mistake of taking the reserve's request id for its deduct too, beside one who does not make it.
+    items = [SettleItem(hold.reservation_id, DEDUCT, request_id=hold.reservation_id) for hold in holds[1:]]
+    right = SettleItem(holds[0].reservation_id, DEDUCT)
+    outcomes = client.batch_settle_reservations([*items, right])
+    assert {type(outcome) for outcome in outcomes[:-1]} == {RequestIdConflict}
+    assert isinstance(outcomes[-1], Reservation)
+    assert metered.scrape().total("inventory_database_statement_duration_seconds_count", statement="settle") == 1
+    assert balance(client, product_id) == (100, 99)

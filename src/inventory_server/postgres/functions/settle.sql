@@ -37,6 +37,7 @@ DECLARE
     avails     bigint[] := array_fill(NULL::bigint, ARRAY[cardinality(holds)]);
     reserveds  bigint[] := avails;
     numbers    bigint[] := avails;
+    used       uuid[];         -- requests that have made another movement, as far as that is known beforehand
     p          int;
     kind       text;
 BEGIN
@@ -68,6 +69,11 @@ BEGIN
         FROM inventory_stock k WHERE k.product_id = ANY (products) ORDER BY k.product_id FOR UPDATE
     ) s USING (product_id);
 
+    -- The index would refuse them too, but the whole batch with them.
+    IF lines IS NULL THEN
+        SELECT array_agg(m.request_id) INTO used FROM inventory_movements m WHERE m.request_id = ANY (requests);
+    END IF;
+
     -- The clock is read under the locks: a wait for them must not carry a hold past its expiry.
     moment := coalesce(moment, clock_timestamp());
 
@@ -81,6 +87,8 @@ BEGIN
             IF held[p] IS NULL OR held[p] < quantities[item] THEN
                 outcomes[item] := 'INCONSISTENT';
                 reserveds[item] := coalesce(held[p], 0);
+            ELSIF kind <> 'EXPIRE' AND requests[item] = ANY (used) THEN
+                outcomes[item] := 'CONFLICT';
             ELSE
                 held[p] := held[p] - quantities[item];
                 IF kind = 'DEDUCT' THEN
@@ -98,7 +106,9 @@ BEGIN
             outcomes[item] := CASE WHEN (actions[item] IN ('DEDUCT', 'REACQUIRE')) = (statuses[item] = 'DEDUCTED')
                 THEN 'REPLAYED' ELSE 'CONFLICT' END;
         ELSIF actions[item] = 'REACQUIRE' AND reasons[item] = 'EXPIRED' THEN
-            IF balances[p] >= quantities[item] THEN
+            IF requests[item] = ANY (used) THEN
+                outcomes[item] := 'CONFLICT';
+            ELSIF balances[p] >= quantities[item] THEN
                 balances[p] := balances[p] - quantities[item];
                 statuses[item] := 'DEDUCTED';
                 reasons[item] := NULL;
