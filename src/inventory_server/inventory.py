@@ -56,6 +56,10 @@ class Inventory:
         self._life_max_us = round(settings.max_hold * 1_000_000)
         self._read: Lane[str, Stock] = self._lane("read_stock", asked_once(stock.read))
         self._reservations: Lane[str, Reservation] = self._lane("read_reservation", asked_once(self._read_reservations))
+        # For orders that wait: past the cache, which no change waits for.
+        self._made: Lane[str, Reservation] = self._lane(
+            "read_reservation", asked_once(lambda reservation_ids: holds.read(reservation_ids, {}))
+        )
         self._locked: Lane[Rows, str] = self._lane("find_locked", asked_once(holds.locked))
         self._tidy: Lane[str, None] = self._lane("tidy", asked_once(holds.tidy))
         # Whoever waits for a stuck row has a connection: not all of them may.
@@ -129,7 +133,7 @@ class Inventory:
 
     async def _is_made(self, order: Order, deadline: float | None) -> bool:
         try:
-            await self._reservations.submit(order.lines[0].reservation_id, deadline)
+            await self._made.submit(order.lines[0].reservation_id, deadline)
         except ReservationNotFound:
             return False
         return True

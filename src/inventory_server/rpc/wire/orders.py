@@ -34,7 +34,8 @@ def parse_order(request: pb.ReserveOrderRequest, ttl_us_default: int) -> Order:
     request_id = checks.request_id(request.request_id)
     checks.finish()
     lines = [(line.product_id, line.quantity) for line in request.lines]
-    ids = line_ids(request_id, repr((request.order_id, ttl_us if ttl_given else None, lines)), len(lines))
+    # ascii, not repr: which characters repr escapes differs from one Python to the next, and the ids must not.
+    ids = line_ids(request_id, ascii((request.order_id, ttl_us if ttl_given else None, lines)), len(lines))
     return Order(
         request_id,
         tuple(

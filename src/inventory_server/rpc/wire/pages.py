@@ -83,7 +83,7 @@ def parse_list_stock(request: pb.ListStockRequest) -> ListStock:
     if available_max is not None and available_max < 0:
         checks.bad("max_available", f"must not be negative, not {available_max}")
     size = _size(checks, "page_size", request.page_size, PAGE_SIZE_DEFAULT)
-    query = repr(("stock", available_max))
+    query = ascii(("stock", available_max))
     after = _key(checks, query, request.page_token, _text)
     checks.finish()
     return ListStock(available_max, after, size, query)
@@ -100,7 +100,7 @@ def parse_list_reservations(request: pb.ListReservationsRequest) -> ListReservat
     if request.status and request.status not in _BY_STATUS:
         checks.bad("status", "must be " + ", ".join(ReservationStatus) + " or missing")
     size = _size(checks, "page_size", request.page_size, PAGE_SIZE_DEFAULT)
-    query = repr(("reservations", request.order_id, request.product_id, request.status))
+    query = ascii(("reservations", request.order_id, request.product_id, request.status))
     after = _key(checks, query, request.page_token, lambda text: str(uuid.UUID(text)))
     checks.finish()
     status = _BY_STATUS.get(request.status)
@@ -111,7 +111,7 @@ def parse_list_movements(request: pb.ListMovementsRequest) -> ListMovements:
     checks = Checks()
     checks.identifier("product_id", request.product_id, "INVALID_PRODUCT_ID")
     size = _size(checks, "page_size", request.page_size, PAGE_SIZE_DEFAULT)
-    query = repr(("movements", request.product_id))
+    query = ascii(("movements", request.product_id))
     before = _key(checks, query, request.page_token, lambda text: str(int(text) % 2**63))
     checks.finish()
     return ListMovements(request.product_id, before, size, query)
