@@ -35,6 +35,28 @@ def test_a_migration_that_was_changed_after_it_was_applied_is_refused(
         migrate(database_url)
 
 
+def test_functions_that_change_get_a_later_revision() -> None:
+    """Raise FUNCTIONS_REVISION with a change, and put both down here: else servers that run would not bring it."""
+    assert (migrations.FUNCTIONS_REVISION, migrations.functions_digest()) == (
+        1,
+        "531a057703f72ef3200da89d507c4e5495a21e22f457b32f74a2003409df0e0b",
+    )
+
+
+@pytest.mark.parametrize(("ours", "stays"), [(6, True), (7, False), (8, False)])
+def test_functions_of_a_later_server_stay_when_an_earlier_one_restarts(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ours: int, *, stays: bool
+) -> None:
+    said = "CREATE OR REPLACE FUNCTION inventory_test() RETURNS text LANGUAGE sql AS $$ SELECT '%s' $$"
+    for revision, text in (7, "later"), (ours, "ours"):
+        (tmp_path / "test.sql").write_text(said % text)
+        monkeypatch.setattr(migrations, "FUNCTIONS_REVISION", revision)
+        monkeypatch.setattr(migrations, "files", lambda kind: list(tmp_path.iterdir()) if kind == "functions" else [])
+        migrate(database_url)
+    with psycopg.connect(database_url) as connection:
+        assert connection.execute("SELECT inventory_test()").fetchone() == ("later" if stays else "ours",)
+
+
 def test_a_database_of_another_encoding_is_refused_with_a_sentence(empty_database_url: str) -> None:
     parts = urlsplit(empty_database_url)
     name = parts.path.removeprefix("/") + "_latin"

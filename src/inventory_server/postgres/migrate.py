@@ -1,4 +1,4 @@
-"""Migrations: numbered SQL files, applied once each, and the functions, reapplied whole.
+"""Migrations: numbered SQL files, applied once each, and the functions, replaced whole by those of a later revision.
 
 All under one advisory lock and in one transaction, so that servers that start at once take turns and a failure leaves
 nothing half done. A file that was changed after it was applied is refused.
@@ -22,6 +22,12 @@ log = logging.getLogger(__name__)
 # "inventory" in the alphabet's numbers, cut to 63 bits: any constant that nobody else picks.
 _LOCK = 9142205142015182
 _POSTGRES_VERSION_MIN = 150000
+# The revision of the functions: raise it whenever one changes. A server of an earlier revision that restarts in the
+# midst of a rollout, or after it, leaves those alone that the later one brought.
+FUNCTIONS_REVISION = 1
+
+# What the history calls a revision of the functions, before its number.
+_FUNCTIONS = "functions "
 
 _HISTORY: LiteralString = """
     CREATE TABLE IF NOT EXISTS inventory_migrations (
@@ -79,14 +85,29 @@ def _apply_migrations(connection: psycopg.Connection[Any]) -> list[str]:
 
 def _apply_functions(connection: psycopg.Connection[Any], *, force: bool) -> None:
     """Replace the functions, but only when they changed: to replace one makes every session plan anew."""
-    text = "\n".join(file.read_text("utf-8") for file in files("functions"))
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    row = connection.execute("SELECT sha256 FROM inventory_migrations WHERE name = 'functions'").fetchone()
-    if force or row is None or row[0] != digest:
+    digest = functions_digest()
+    revision, recorded = _functions_recorded(connection)
+    if revision > FUNCTIONS_REVISION:
+        log.warning("the functions stay at revision %d of a later server; ours is %d", revision, FUNCTIONS_REVISION)
+    elif force or revision < FUNCTIONS_REVISION or recorded != digest:
         # The files stand in alphabetical order, but functions may call one another.
         connection.execute("SET LOCAL check_function_bodies = off")
-        _execute(connection, text)
-        _record(connection, "functions", digest)
+        for file in files("functions"):
+            _execute(connection, file.read_text("utf-8"))
+        _record(connection, f"{_FUNCTIONS}{FUNCTIONS_REVISION}", digest)
+
+
+def functions_digest() -> str:
+    """Digest the functions of this server."""
+    return hashlib.sha256("\n".join(file.read_text("utf-8") for file in files("functions")).encode()).hexdigest()
+
+
+def _functions_recorded(connection: psycopg.Connection[Any]) -> tuple[int, str]:
+    """Tell the latest revision that was applied, 0 where none was, and its digest."""
+    rows = connection.execute(
+        "SELECT name, sha256 FROM inventory_migrations WHERE starts_with(name, %s)", (_FUNCTIONS,)
+    ).fetchall()
+    return max([(int(name.removeprefix(_FUNCTIONS)), digest) for name, digest in rows], default=(0, ""))
 
 
 def _execute(connection: psycopg.Connection[Any], text: str) -> None:
