@@ -91,8 +91,8 @@ class Lane(Generic[Item, Value]):
         self._gather_pause = gather_pause
         self._gather_max = gather_max
         self._queue: deque[_Entry[Item, Value]] = deque()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._running = False
+        self._task: asyncio.Task[None] | None = None  # kept, since the event loop keeps no task alive
         _lanes.add(self)
 
     @property
@@ -114,13 +114,8 @@ class Lane(Generic[Item, Value]):
         self._queue.append(_Entry(item, future, deadline))
         if not self._running:
             self._running = True
-            self._spawn(self._drain())
+            self._task = loop.create_task(self._drain())
         return await future
-
-    def _spawn(self, work: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _drain(self) -> None:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
@@ -76,6 +77,15 @@ class RowLocked(DatabaseUnavailable):
     """Somebody held a row of the batch for longer than the lock timeout; nothing was done."""
 
 
+class _Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
+    """A connection for one statement at a time."""
+
+    @cached_property
+    def reused(self) -> psycopg.AsyncCursor[tuple[Any, ...]]:
+        """One cursor for all statements: a new one looks all types up again, which takes longer than to send them."""
+        return self.cursor()
+
+
 class Database:
     """Runs single statements, each a transaction of its own, on pooled connections that heal by themselves."""
 
@@ -86,6 +96,7 @@ class Database:
         self._checking: asyncio.Task[None] | None = None
         self._pool = AsyncConnectionPool(
             url,
+            connection_class=_Connection,
             min_size=1,
             max_size=size,
             open=False,
@@ -163,17 +174,19 @@ class Database:
         raise DatabaseUnavailable
 
     async def _run(self, query: LiteralString, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
-        async with self._pool.connection() as connection:
-            began = time.perf_counter()
-            try:
-                cursor = await connection.execute(query, parameters or None)
-                return await cursor.fetchall()
-            except pg.ReadOnlySqlTransaction:
-                # Somebody else is the primary now: a new connection finds it.
-                await connection.close()
-                raise
-            finally:
-                STATEMENTS.observe(NAMES.get(query, "ping"), of=time.perf_counter() - began)
+        # Not pool.connection(): it ends with a commit, which costs time even where there is nothing to commit.
+        connection = await self._pool.getconn()
+        began = time.perf_counter()
+        try:
+            cursor = await connection.reused.execute(query, parameters or None)
+            return await cursor.fetchall()
+        except pg.ReadOnlySqlTransaction:
+            # Somebody else is the primary now: a new connection finds it.
+            await connection.close()
+            raise
+        finally:
+            STATEMENTS.observe(NAMES.get(query, "ping"), of=time.perf_counter() - began)
+            await self._pool.putconn(connection)
 
     async def _configure(self, connection: psycopg.AsyncConnection[Any]) -> None:
         if self._limits is not None:

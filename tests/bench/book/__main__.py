@@ -33,7 +33,7 @@ LEVELS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 BUSY = 128
 BULK_CALLERS, BULK_SECONDS = 4, 3
 PRODUCTS = ("hot", "zipf", "spread")
-CHAPTERS = ("curves", "bulk", "pgbench", "cache", "processes", "expiry", "memory", "full")
+CHAPTERS = ("curves", "alone", "bulk", "pgbench", "cache", "processes", "expiry", "memory", "full")
 # What is compared there differs by less than one run does from the next, so it gets more rounds than a curve does.
 ROUNDS_MORE = 3
 # chapter → targets, loads, numbers in flight
@@ -61,7 +61,9 @@ class Book:
             with self._serving("service") as (target,):
                 results.memory = list(memory.measured(target))
         elif chapter == "pgbench":
-            results.rows[chapter] = self._pgbench()
+            results.rows[chapter] = list(self._postgres())
+        elif chapter == "alone":
+            results.rows[chapter] = list(self._alone())
         elif chapter == "bulk":
             results.rows[chapter] = list(self._bulk())
         elif chapter == "curves":
@@ -96,12 +98,23 @@ class Book:
                 copied = bulk.copied_per_second(self._stores, target.url)
                 yield row(load=bulk.COPY, target="PostgreSQL", per_second=round(copied))
 
-    def _pgbench(self) -> list[Row]:
-        options = self._options
-        with self._serving("per-request", "service") as targets, psycopg.connect(targets[0].url) as connection:
-            by_name = {target.name: target for target in targets}
+    def _postgres(self) -> Iterator[Row]:
+        with self._serving("per-request", "service") as targets:
+            yield from self._pgbench(targets).rounds(self._options.rounds)
+
+    def _alone(self) -> Iterator[Row]:
+        """Send one request at a time, and have pgbench make the same hold in turn with that."""
+        with self._serving("empty", "service") as targets:
+            runner, by_pgbench = self._runner(targets), self._pgbench(targets)
+            for number in range(1, ROUNDS_MORE * self._options.rounds + 1):
+                yield from (row_of(runner.measure(number, "spread", 1, target)) for target in targets)
+                yield by_pgbench.one_hold(number, "spread")
+
+    def _pgbench(self, targets: list[Target]) -> pgbench.Pgbench:
+        with psycopg.connect(self._stores.database_url) as connection:
             version = connection.info.server_version // 10_000
-            return list(pgbench.measured(by_name, version, self._directory, options.seconds, options.rounds))
+        by_name = {target.name: target for target in targets}
+        return pgbench.Pgbench(by_name, version, self._directory, self._options.seconds)
 
     def _runner(self, targets: list[Target]) -> Runner:
         return Runner(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tests.bench.book import expiry, memory
+from tests.bench.book.pgbench import ONE_HOLD
 from tests.bench.book.results import Results, Row, median, ratio
 
 if TYPE_CHECKING:
@@ -98,12 +99,11 @@ def _tail(load: str) -> Callable[[Results], float | None]:
 
 
 def _alone(results: Results) -> float | None:
-    service, empty = (results.of("curves", "spread", 1, target) for target in ("service", "empty"))
-    hold = median(row.p50_ms for row in results.of("pgbench", "spread", 1, "function, 1 hold"))
-    if hold is None:
-        return None
-    p50s = {row.round: row.p50_ms for row in empty}
-    return median(row.p50_ms / (p50s[row.round] + hold) for row in service)
+    empty, hold = (
+        {row.round: row.p50_ms for row in results.of("alone", "spread", 1, target)} for target in ("empty", ONE_HOLD)
+    )
+    service = results.of("alone", "spread", 1, "service")
+    return median(row.p50_ms / (empty[row.round] + hold[row.round]) for row in service)
 
 
 def _by_level(rows: Sequence[Row]) -> list[list[Row]]:

@@ -39,6 +39,10 @@ CAPTIONS = {
         "Throughput and latency",
         "![Latency against throughput](latency.svg)\n\n![Throughput by requests in flight](throughput.svg)",
     ),
+    "alone": (
+        "One request at a time",
+        "What a call takes that meets no other: gRPC's share, PostgreSQL's, and the service's with both of them in it.",
+    ),
     "bulk": (
         "Bulk calls",
         """Calls of 500 items; `per second` counts items, a hold and its deduct as two. COPY writes the same rows into

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tests.bench.targets import Target
 
 BATCH = 100
+ONE_HOLD = "function, 1 hold"
 # PostgreSQL has 100 connections as it comes.
 CLIENTS = (1, 8, 64)
 PRODUCT = {"hot": "'hot'", "spread": "'product-' || lpad((:n)::text, 5, '0')"}
@@ -66,27 +67,44 @@ def scripts(load: str, version: int) -> dict[str, Script]:
     uuid = "uuidv7()" if version >= 18 else "gen_random_uuid()"
     return {
         "five statements": Script("per-request", FIVE.format(uuid=uuid, product=PRODUCT[load])),
-        "function, 1 hold": Script("service", function(1)),
+        ONE_HOLD: Script("service", function(1)),
         f"function, {BATCH} holds": Script("service", function(BATCH), BATCH),
     }
 
 
-def measured(targets: dict[str, Target], version: int, directory: Path, seconds: float, rounds: int) -> Iterator[Row]:
-    """Run each script with each number of clients."""
-    for number in range(1, rounds + 1):
-        for load in PRODUCT:
-            for clients in CLIENTS:
-                for name, script in scripts(load, version).items():
-                    latencies = _run(targets[script.target].url, script.text, clients, seconds, directory)
-                    yield Row(
-                        round=number,
-                        load=load,
-                        in_flight=clients,
-                        target=name,
-                        per_second=round(len(latencies) * script.size / max(1, round(seconds)), 1),
-                        p50_ms=percentile(latencies, 0.5),
-                        p99_ms=percentile(latencies, 0.99),
-                    )
+@dataclass(frozen=True)
+class Pgbench:
+    """Runs the scripts, each in the database of the target that it belongs to."""
+
+    targets: dict[str, Target]
+    # PostgreSQL's major one
+    version: int
+    directory: Path
+    seconds: float
+
+    def rounds(self, count: int) -> Iterator[Row]:
+        """Run each script with each number of clients, `count` times."""
+        for number in range(1, count + 1):
+            for load in PRODUCT:
+                for clients in CLIENTS:
+                    for name, script in scripts(load, self.version).items():
+                        yield self._row(number, load, clients, name, script)
+
+    def one_hold(self, number: int, load: str) -> Row:
+        """Run the function for one hold at a time."""
+        return self._row(number, load, 1, ONE_HOLD, scripts(load, self.version)[ONE_HOLD])
+
+    def _row(self, number: int, load: str, clients: int, name: str, script: Script) -> Row:
+        latencies = _run(self.targets[script.target].url, script.text, clients, self.seconds, self.directory)
+        return Row(
+            round=number,
+            load=load,
+            in_flight=clients,
+            target=name,
+            per_second=round(len(latencies) * script.size / max(1, round(self.seconds)), 1),
+            p50_ms=percentile(latencies, 0.5),
+            p99_ms=percentile(latencies, 0.99),
+        )
 
 
 def _run(url: str, script: str, clients: int, seconds: float, directory: Path) -> list[float]:
