@@ -64,8 +64,9 @@ class Lane(Generic[Item, Value]):
 
     A request that finds the lane idle starts at once; between two batches the lane waits up to `gather_max` seconds,
     for as long as each `gather_pause` brings another request. `key` tells which requests must not share a batch: of
-    those with one key the later waits for the next batch; without `key` any may share one. `after` sees the values of
-    a batch once they have been handed out.
+    those with one key the later waits for the next batch; without `key` any may share one. `weight` tells how many
+    ordinary requests one is worth: a batch takes no more once it weighs `batch_size`. `after` sees the values of a
+    batch once they have been handed out.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Lane(Generic[Item, Value]):
         key: Callable[[Item], Hashable] | None,
         refusal: Callable[[Item, BadItem], InventoryError],
         after: Callable[[Sequence[Value]], None] | None = None,
+        weight: Callable[[Item], int] = lambda _: 1,
         batch_size: int,
         queue_size: int,
         gather_pause: float = 0.0,
@@ -86,6 +88,7 @@ class Lane(Generic[Item, Value]):
         self._key = key
         self._refusal = refusal
         self._after = after
+        self._weight = weight
         self._batch_size = batch_size
         self._queue_size = queue_size
         self._gather_pause = gather_pause
@@ -163,20 +166,22 @@ class Lane(Generic[Item, Value]):
         postponed: list[_Entry[Item, Value]] = []
         keys: set[Hashable] = set()
         now = asyncio.get_running_loop().time()
-        while self._queue and len(batch) < self._batch_size:
+        room = self._batch_size
+        while self._queue and room > 0:
             entry = self._queue.popleft()
             if entry.future.done():
                 continue
             if entry.deadline is not None and entry.deadline <= now:
                 entry.future.set_exception(TimeoutError())
                 continue
-            if self._key is None:
-                batch.append(entry)
-            elif (key := self._key(entry.item)) in keys:
-                postponed.append(entry)
-            else:
+            if self._key is not None:
+                key = self._key(entry.item)
+                if key in keys:
+                    postponed.append(entry)
+                    continue
                 keys.add(key)
-                batch.append(entry)
+            batch.append(entry)
+            room -= self._weight(entry.item)
         self._queue.extendleft(reversed(postponed))
         return batch
 

@@ -15,6 +15,8 @@ QUANTITY_MAX = 1_000_000_000_000
 TTL_US_MIN = 1_000_000
 TTL_US_MAX = 86_400_000_000
 WAIT_US_MAX = 30_000_000
+# Of an order that is ended as one; inventory_settle_orders_v1 says it too.
+ORDER_HOLDS_MAX = 1000
 # One record holds at most this much, so that JSON readers with 53-bit numbers read every balance exactly.
 STOCK_MAX = 1_000_000_000_000_000
 

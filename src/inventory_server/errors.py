@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from grpc import StatusCode
 
-from inventory_server.domain import STOCK_MAX
+from inventory_server.domain import ORDER_HOLDS_MAX, STOCK_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,6 +51,11 @@ class InvalidProductId(ValidationError):
 
 class InvalidOrderId(ValidationError):
     reason = "INVALID_ORDER_ID"
+
+    @classmethod
+    def of_large_order(cls) -> InvalidOrderId:
+        description = f"names an order that has had more than {ORDER_HOLDS_MAX} holds; end them by their own ids"
+        return cls([Violation("order_id", description, cls.reason)])
 
 
 class InvalidQuantity(ValidationError):

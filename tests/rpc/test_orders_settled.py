@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from tests.fixtures.bulk import item, reasons
 from tests.fixtures.carts import cart, ids, ledger, rows
 from tests.fixtures.entries import Entries
 from tests.fixtures.refusals import refused
@@ -304,3 +305,25 @@ def test_settlements_of_orders_and_of_single_holds_over_shared_products_all_end(
 
 def turned(products: list[str], number: int) -> list[str]:
     return products[number % 3 :] + products[: number % 3]
+
+
+@synchronous
+@both
+def test_an_order_of_a_thousand_holds_ends_as_one_and_a_larger_one_by_its_holds(
+    client: InventoryClient, action: str
+) -> None:
+    product_id = stocked(client, 2001)
+    orders = [fresh("order"), fresh("order")]
+    for order_id in orders:
+        client.batch_reserve_stock([item(product_id, order_id=order_id) for _ in range(1000)])
+    client.reserve_stock(product_id, orders[1], 1, ttl=LONG)
+    assert len(getattr(client, action)(orders[0])) == 1000
+    before = balance(client, product_id)
+    refusal = refused(InvalidOrderId, lambda: getattr(client, action)(orders[1]), fields="order_id")
+    assert "more than 1000 holds" in str(refusal)
+    assert balance(client, product_id) == before
+    holds = [hold.reservation_id for hold in client.list_reservations(order_id=orders[1])]
+    word = SettlementAction.DEDUCT if action == "deduct_order" else SettlementAction.RELEASE
+    for part in holds[:1000], holds[1000:]:
+        assert set(reasons(client.batch_settle_reservations([SettleItem(each, word) for each in part]))) == {"DONE"}
+    assert balance(client, product_id)[1] == 0

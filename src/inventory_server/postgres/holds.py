@@ -274,6 +274,8 @@ def _order_settled(item: SettleOrder, rows: list[tuple[Any, ...]]) -> tuple[Rese
             return tuple(Reservation(*row[1:]) for row in rows)
         case "NOT_FOUND":
             return errors.ReservationNotFound.of_order(item.order_id)
+        case "TOO_LARGE":
+            return errors.InvalidOrderId.of_large_order()
         case "RELEASED":
             return errors.ReservationAlreadyReleased(reservation_id, rows[0][6])
         case "DEDUCTED":

@@ -107,6 +107,18 @@ async def test_what_arrives_while_a_batch_is_under_way_forms_the_next_one(databa
 
 
 @alone
+async def test_a_batch_takes_no_more_once_it_weighs_enough(database: Database) -> None:
+    lane = database.lane(batch_size=5, weight=len)
+    calls = ask(lane, "a")
+    await turn()
+    calls += ask(lane, "bb", "cc", "dddd", "e", "ffffffffff", "gg")
+    await turn()
+    database.open.set()
+    assert len(await told(calls)) == 7
+    assert database.batches == [["a"], ["bb", "cc", "dddd"], ["e", "ffffffffff"], ["gg"]]
+
+
+@alone
 async def test_each_gets_its_own_answer_or_error(database: Database) -> None:
     lane = database.lane()
     database.open.set()

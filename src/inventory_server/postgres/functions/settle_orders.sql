@@ -9,7 +9,7 @@ RETURN md5('order ' || request::text)::uuid;
 -- `orders` are distinct; `actions` (RELEASE or DEDUCT) and `requests` go with them.
 --
 -- Returns rows for each order: its number and outcome (DONE, REPLAYED, CONFLICT, NOT_FOUND, RELEASED or DEDUCTED where
--- it was so already), and its holds that were ended, or the one that is to blame. Expired holds of a RELEASE are tidied
+-- it was so already, TOO_LARGE where it ever had more than 1000 holds), and its holds that were ended, or the one that is to blame. Expired holds of a RELEASE are tidied
 -- up beside that. A stock row that is inconsistent fails the whole statement.
 CREATE OR REPLACE FUNCTION inventory_settle_orders_v1(orders text[], actions text[], requests uuid[])
 RETURNS TABLE (no bigint, outcome text, reservation_id uuid, product_id text, order_id text, quantity bigint,
@@ -21,6 +21,7 @@ AS $$
 #variable_conflict use_column
 DECLARE
     moment   timestamptz;
+    bounded  text[];  -- the orders whose holds can be ended at once without holding up the others for long
     all_ids  uuid[];
     targets  uuid[];
     wanted   text[];
@@ -31,9 +32,15 @@ DECLARE
     blamed   uuid[];
     bad      record;
 BEGIN
+    bounded := ARRAY(
+        SELECT o.order_id FROM unnest(orders) AS o (order_id)
+        WHERE 1000 >= (
+            SELECT count(*) FROM (SELECT FROM inventory_reservations r WHERE r.order_id = o.order_id LIMIT 1001) h
+        )
+    );
     SELECT array_agg(h.reservation_id) INTO all_ids
     FROM (
-        SELECT r.reservation_id FROM inventory_reservations r WHERE r.order_id = ANY (orders)
+        SELECT r.reservation_id FROM inventory_reservations r WHERE r.order_id = ANY (bounded)
         ORDER BY r.reservation_id FOR UPDATE
     ) h;
     PERFORM FROM inventory_stock s
@@ -60,7 +67,8 @@ BEGIN
         )
     ), judged AS (
         SELECT o.no, o.action, o.request_id,
-            CASE WHEN count(h.reservation_id) = 0 THEN 'NOT_FOUND'
+            CASE WHEN o.order_id <> ALL (bounded) THEN 'TOO_LARGE'
+                WHEN count(h.reservation_id) = 0 THEN 'NOT_FOUND'
                 WHEN bool_or(h.known) THEN
                     CASE WHEN bool_or(h.known AND h.status = CASE o.action WHEN 'DEDUCT' THEN 'DEDUCTED'
                         ELSE 'RELEASED' END) THEN 'REPLAYED' ELSE 'CONFLICT' END
@@ -73,7 +81,7 @@ BEGIN
         LEFT JOIN (
             SELECT no, min(reservation_id::text)::uuid AS first FROM gone GROUP BY no
         ) g ON g.no = o.no
-        GROUP BY o.no, o.action, o.request_id, g.first
+        GROUP BY o.no, o.order_id, o.action, o.request_id, g.first
     ), chosen AS (
         SELECT h.reservation_id, j.action, j.request_id, j.no,
             -- An expiry is nobody's request, and a request is looked up by its line 0.
@@ -106,7 +114,8 @@ BEGIN
         CASE WHEN x.expired THEN 'RELEASED' ELSE r.status END, CASE WHEN x.expired THEN 'EXPIRED' ELSE r.release_reason END,
         inventory_micros_v1(r.expires_at), inventory_micros_v1(r.created_at), inventory_micros_v1(r.updated_at)
     FROM unnest(orders, requests) WITH ORDINALITY AS o (order_id, request_id, no)
-    LEFT JOIN inventory_reservations r ON r.order_id = o.order_id AND CASE
+    LEFT JOIN inventory_reservations r ON r.order_id = CASE WHEN decided[o.no] <> 'TOO_LARGE' THEN o.order_id END
+        AND CASE
         WHEN decided[o.no] IN ('DONE', 'REPLAYED') THEN r.ended_by = inventory_order_ender_v1(o.request_id)
         ELSE r.reservation_id = blamed[o.no] END
     CROSS JOIN LATERAL (SELECT r.status = 'RESERVED' AND r.expires_at <= moment AS expired) x

@@ -218,9 +218,9 @@ class InventoryServiceServicer:
 
     def ReleaseOrder(self, request, context):
         """Releases every hold of an order that is RESERVED, in one transaction.
-        Errors: INVALID_ORDER_ID, VALIDATION_ERROR, RESERVATION_NOT_FOUND where the order has no holds,
-        RESERVATION_ALREADY_RELEASED or RESERVATION_ALREADY_DEDUCTED where none is RESERVED, INVALID_STOCK_STATE,
-        REQUEST_ID_CONFLICT.
+        Errors: INVALID_ORDER_ID, also where the order has had more than 1000 holds, which are ended by their own ids then;
+        VALIDATION_ERROR, RESERVATION_NOT_FOUND where the order has no holds, RESERVATION_ALREADY_RELEASED or
+        RESERVATION_ALREADY_DEDUCTED where none is RESERVED, INVALID_STOCK_STATE, REQUEST_ID_CONFLICT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -81,9 +81,9 @@ class InventoryServiceStub:
     """
     ReleaseOrder: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.ReleaseOrderRequest, _inventory_pb2.ReleaseOrderResponse]
     """Releases every hold of an order that is RESERVED, in one transaction.
-    Errors: INVALID_ORDER_ID, VALIDATION_ERROR, RESERVATION_NOT_FOUND where the order has no holds,
-    RESERVATION_ALREADY_RELEASED or RESERVATION_ALREADY_DEDUCTED where none is RESERVED, INVALID_STOCK_STATE,
-    REQUEST_ID_CONFLICT.
+    Errors: INVALID_ORDER_ID, also where the order has had more than 1000 holds, which are ended by their own ids then;
+    VALIDATION_ERROR, RESERVATION_NOT_FOUND where the order has no holds, RESERVATION_ALREADY_RELEASED or
+    RESERVATION_ALREADY_DEDUCTED where none is RESERVED, INVALID_STOCK_STATE, REQUEST_ID_CONFLICT.
     """
     DeductOrder: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.DeductOrderRequest, _inventory_pb2.DeductOrderResponse]
     """Deducts every hold of an order that is RESERVED, in one transaction. Where one of its holds has expired or was
@@ -183,9 +183,9 @@ class InventoryServiceAsyncStub(InventoryServiceStub):
     """
     ReleaseOrder: _aio.UnaryUnaryMultiCallable[_inventory_pb2.ReleaseOrderRequest, _inventory_pb2.ReleaseOrderResponse]  # type: ignore[assignment]
     """Releases every hold of an order that is RESERVED, in one transaction.
-    Errors: INVALID_ORDER_ID, VALIDATION_ERROR, RESERVATION_NOT_FOUND where the order has no holds,
-    RESERVATION_ALREADY_RELEASED or RESERVATION_ALREADY_DEDUCTED where none is RESERVED, INVALID_STOCK_STATE,
-    REQUEST_ID_CONFLICT.
+    Errors: INVALID_ORDER_ID, also where the order has had more than 1000 holds, which are ended by their own ids then;
+    VALIDATION_ERROR, RESERVATION_NOT_FOUND where the order has no holds, RESERVATION_ALREADY_RELEASED or
+    RESERVATION_ALREADY_DEDUCTED where none is RESERVED, INVALID_STOCK_STATE, REQUEST_ID_CONFLICT.
     """
     DeductOrder: _aio.UnaryUnaryMultiCallable[_inventory_pb2.DeductOrderRequest, _inventory_pb2.DeductOrderResponse]  # type: ignore[assignment]
     """Deducts every hold of an order that is RESERVED, in one transaction. Where one of its holds has expired or was
@@ -336,9 +336,9 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inventory_pb2.ReleaseOrderResponse, _abc.Awaitable[_inventory_pb2.ReleaseOrderResponse]]:
         """Releases every hold of an order that is RESERVED, in one transaction.
-        Errors: INVALID_ORDER_ID, VALIDATION_ERROR, RESERVATION_NOT_FOUND where the order has no holds,
-        RESERVATION_ALREADY_RELEASED or RESERVATION_ALREADY_DEDUCTED where none is RESERVED, INVALID_STOCK_STATE,
-        REQUEST_ID_CONFLICT.
+        Errors: INVALID_ORDER_ID, also where the order has had more than 1000 holds, which are ended by their own ids then;
+        VALIDATION_ERROR, RESERVATION_NOT_FOUND where the order has no holds, RESERVATION_ALREADY_RELEASED or
+        RESERVATION_ALREADY_DEDUCTED where none is RESERVED, INVALID_STOCK_STATE, REQUEST_ID_CONFLICT.
         """
 
     @_abc_1.abstractmethod
