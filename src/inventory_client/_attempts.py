@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from inventory_client._channel import RULES
 from inventory_client._status import error_of
+from inventory_client.errors import Cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,6 +65,12 @@ class Attempts:
         if not error.retryable or self._made >= self._attempts or pause >= self.remaining():
             raise error from failure
         return pause
+
+    def closed(self) -> Cancelled:
+        """Say that the client was closed, before an attempt or during it."""
+        error = Cancelled("Channel closed: the client was closed.")
+        error.request_id = self._request_id
+        return error
 
 
 def backoff(policy: RetryPolicy, failures: int, draw: Callable[[], float]) -> float:

@@ -71,6 +71,7 @@ class AsyncInventoryClient:
         self.config = _channel.settle(target, config)
         self._metadata = _channel.metadata(self.config)
         self._owned = channel is None
+        self._closed = False
         self._channel = _channel.open_aio_channel(self.config) if channel is None else channel
         self._watches: WeakSet[AsyncStockWatch] = WeakSet()
         self.stub = InventoryServiceStub(self._channel)
@@ -80,6 +81,7 @@ class AsyncInventoryClient:
         for watch in list(self._watches):
             await watch.close()
         if self._owned:
+            self._closed = True
             await self._channel.close()
 
     async def __aenter__(self) -> Self:
@@ -330,14 +332,24 @@ class AsyncInventoryClient:
     async def _run(self, call: _calls.Call[T], timeout: float | None) -> T:
         send: grpc.aio.UnaryUnaryMultiCallable[Any, Any] = getattr(self.stub, call.rpc)
         attempts = Attempts(call, self.config, timeout)
-        while True:  # until an answer, or pause_after() raises
+        while not self._closed:
             try:
                 answer = await send(call.request, timeout=attempts.remaining(), metadata=self._metadata)
             except grpc.RpcError as failure:
                 pause = attempts.pause_after(failure)
+            except asyncio.CancelledError:
+                if self._ended_call():
+                    raise attempts.closed() from None
+                raise
             else:
                 return call.read(answer)
             await asyncio.sleep(pause)
+        raise attempts.closed()
+
+    def _ended_call(self) -> bool:
+        """Tell whether it was closing that ended a call: gRPC says it as if somebody had cancelled the task."""
+        task = asyncio.current_task()
+        return self._closed and task is not None and not task.cancelling()
 
     def _open_watch(self, request: pb.WatchStockRequest) -> AsyncStream:
         return self.stub.WatchStock(request, metadata=self._metadata)

@@ -69,6 +69,7 @@ class InventoryClient:
         self.config = _channel.settle(target, config)
         self._metadata = _channel.metadata(self.config)
         self._owned = channel is None
+        self._closed = False
         self._channel = _channel.open_channel(self.config) if channel is None else channel
         self._watches: WeakSet[StockWatch] = WeakSet()
         self.stub = InventoryServiceStub(self._channel)
@@ -78,6 +79,7 @@ class InventoryClient:
         for watch in list(self._watches):
             watch.close()
         if self._owned:
+            self._closed = True
             self._channel.close()
 
     def __enter__(self) -> Self:
@@ -328,7 +330,7 @@ class InventoryClient:
     def _run(self, call: _calls.Call[T], timeout: float | None) -> T:
         send: grpc.UnaryUnaryMultiCallable[Any, Any] = getattr(self.stub, call.rpc)
         attempts = Attempts(call, self.config, timeout)
-        while True:  # until an answer, or pause_after() raises
+        while not self._closed:
             try:
                 answer = send(call.request, timeout=attempts.remaining(), metadata=self._metadata)
             except grpc.RpcError as failure:
@@ -336,6 +338,7 @@ class InventoryClient:
             else:
                 return call.read(answer)
             time.sleep(pause)
+        raise attempts.closed()
 
     def _open_watch(self, request: pb.WatchStockRequest) -> Stream:
         return self.stub.WatchStock(request, metadata=self._metadata)
