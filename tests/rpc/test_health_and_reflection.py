@@ -61,7 +61,7 @@ def listed(told: list[str], *statuses: str) -> None:
 
 
 def test_all_names_are_serving_and_others_unknown(server: Server) -> None:
-    for name in ("", SERVICE, "postgresql", "redis"):
+    for name in ("", SERVICE, "postgresql", "redis", "liveness"):
         assert server.health(name) == "SERVING"
     assert server.health("inventory.v1.Other") == "NOT_FOUND"
     with watching(server, "inventory.v1.Other") as told:
@@ -76,9 +76,10 @@ def test_without_the_database_it_is_not_serving_until_that_is_back(
         listed(told, "SERVING")
         private_postgres.kill()
         listed(told, "SERVING", "NOT_SERVING")
-        assert [server.health(name) for name in ("", "postgresql", "redis")] == [
+        assert [server.health(name) for name in ("", "postgresql", "redis", "liveness")] == [
             "NOT_SERVING",
             "NOT_SERVING",
+            "SERVING",
             "SERVING",
         ]
         private_postgres.start()

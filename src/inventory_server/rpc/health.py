@@ -1,6 +1,7 @@
 """Health as orchestrators ask for it: `grpc.health.v1`, checked all the time and not on demand.
 
-`""` and the service are SERVING while PostgreSQL answers; `postgresql` and `redis` tell of each store alone.
+`""` and the service are SERVING while PostgreSQL answers; `postgresql` and `redis` tell of each store alone. `liveness`
+is SERVING while the process is well, whatever the stores do: to restart it would not bring them back.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 HEALTH_SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
+LIVENESS = "liveness"
+
 _STATUSES = {True: health_pb2.HealthCheckResponse.SERVING, False: health_pb2.HealthCheckResponse.NOT_SERVING}
 
 UP = Gauge(
@@ -35,7 +38,7 @@ UP = Gauge(
 
 
 class Health:
-    """Keeps the four names of the health service up to date."""
+    """Keeps the names of the health service up to date."""
 
     def __init__(self, database: Database, cache: ReservationCache, interval: float) -> None:
         self.servicer = aio.HealthServicer()
@@ -55,7 +58,8 @@ class Health:
         postgresql, redis = await asyncio.gather(self._postgresql_answers(), self._cache.ping())
         UP.set("postgresql", to=postgresql)
         UP.set("redis", to=redis)
-        for name, serving in (("", postgresql), (SERVICE, postgresql), ("postgresql", postgresql), ("redis", redis)):
+        names = {"": postgresql, SERVICE: postgresql, "postgresql": postgresql, "redis": redis, LIVENESS: True}
+        for name, serving in names.items():
             await self._set(name, serving=serving)
 
     async def stop(self) -> None:

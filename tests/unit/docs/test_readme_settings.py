@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 
 from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
+from inventory_server.rpc.boundary import SERVICE
+from inventory_server.rpc.health import LIVENESS
 from inventory_server.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parents[3]
@@ -49,6 +51,12 @@ def test_every_setting_that_a_document_names_exists() -> None:
     for document in DOCUMENTS:
         named = set(re.findall(r"INVENTORY_[A-Z_]+", document.read_text("utf-8")))
         assert named <= known, (document.name, named - known)
+
+
+def test_the_probes_of_a_document_ask_for_a_name_that_is_served() -> None:
+    for document in DOCUMENTS:
+        assert set(re.findall(r"port: \d+, service: ([\w.]+)", document.read_text("utf-8"))) <= {LIVENESS, SERVICE}
+    assert f"service: {LIVENESS}" in (ROOT / "docs/kubernetes.md").read_text("utf-8")
 
 
 def test_every_link_leads_somewhere() -> None:
