@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from datetime import timedelta
@@ -68,9 +69,15 @@ class Attempts:
 
     def closed(self) -> Cancelled:
         """Say that the client was closed, before an attempt or during it."""
-        error = Cancelled("Channel closed: the client was closed.")
+        error = Cancelled("Channel closed here.")
         error.request_id = self._request_id
         return error
+
+
+def being_cancelled() -> bool:
+    """Tell whether somebody cancels the task that runs, rather than gRPC the call that it awaits."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def backoff(policy: RetryPolicy, failures: int, draw: Callable[[], float]) -> float:

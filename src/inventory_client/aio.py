@@ -11,7 +11,7 @@ from weakref import WeakSet
 import grpc
 
 from inventory_client import _bulk, _calls, _channel
-from inventory_client._attempts import Attempts
+from inventory_client._attempts import Attempts, being_cancelled
 from inventory_client._watching import Watching
 from inventory_client.hold import AsyncHold
 from inventory_client.listing import AsyncListing
@@ -77,7 +77,7 @@ class AsyncInventoryClient:
         self.stub = InventoryServiceStub(self._channel)
 
     async def close(self) -> None:
-        """Close the channel, and with it the calls and the watches under way. Safe to call twice."""
+        """Close the channel: calls under way and later ones raise Cancelled, watches end. Safe to call twice."""
         for watch in list(self._watches):
             await watch.close()
         if self._owned:
@@ -338,18 +338,13 @@ class AsyncInventoryClient:
             except grpc.RpcError as failure:
                 pause = attempts.pause_after(failure)
             except asyncio.CancelledError:
-                if self._ended_call():
-                    raise attempts.closed() from None
-                raise
+                if being_cancelled():
+                    raise
+                raise attempts.closed() from None
             else:
                 return call.read(answer)
             await asyncio.sleep(pause)
         raise attempts.closed()
-
-    def _ended_call(self) -> bool:
-        """Tell whether it was closing that ended a call: gRPC says it as if somebody had cancelled the task."""
-        task = asyncio.current_task()
-        return self._closed and task is not None and not task.cancelling()
 
     def _open_watch(self, request: pb.WatchStockRequest) -> AsyncStream:
         return self.stub.WatchStock(request, metadata=self._metadata)

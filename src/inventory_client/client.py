@@ -75,7 +75,7 @@ class InventoryClient:
         self.stub = InventoryServiceStub(self._channel)
 
     def close(self) -> None:
-        """Close the channel, and with it the calls and the watches under way. Safe to call twice."""
+        """Close the channel: calls under way and later ones raise Cancelled, watches end. Safe to call twice."""
         for watch in list(self._watches):
             watch.close()
         if self._owned:

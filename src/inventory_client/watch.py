@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 
+from inventory_client._attempts import being_cancelled
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self
@@ -150,7 +152,7 @@ class AsyncStockWatch(AsyncIterator["StockEvent"]):
                 failure = broken
             except asyncio.CancelledError:
                 self._drop()
-                if self._closed.is_set() and not _cancelling():
+                if self._closed.is_set() and not being_cancelled():
                     break
                 raise
             else:
@@ -181,9 +183,3 @@ class AsyncStockWatch(AsyncIterator["StockEvent"]):
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._closed.wait(), seconds)
-
-
-def _cancelling() -> bool:
-    """Whether somebody cancels the task that runs, rather than the stream that it reads."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

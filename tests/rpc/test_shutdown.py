@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +20,8 @@ from inventory_client.proto.inventory.v1.inventory_pb2_grpc import InventoryServ
 
 if TYPE_CHECKING:
     from tests.fixtures.serving import Connect, Serve
+
+    from inventory_client.proto.inventory.v1.inventory_pb2_grpc import InventoryServiceAsyncStub
 
 # One client is enough to see what the server does; starting servers and stores takes its time.
 pytestmark = pytest.mark.parametrize("connect", ["asyncio"], indirect=True)
@@ -70,10 +75,50 @@ def test_an_end_mid_traffic_refuses_what_it_does_not_do(database_url: str, serve
         server.terminate()
         assert server.wait() == 0
         eventually(lambda: sales.errors)
-    # Calls that gRPC has taken in but not handed to us yet when the server stops are told CANCELLED.
+    # What has reached gRPC but not us when it stops is told CANCELLED; nearly all is told to go elsewhere before that.
     assert {type(error) for error in sales.errors} <= {ServiceUnavailable, Cancelled}
     sales.check(database_url)
     sales.check_nothing_else(database_url)
+
+
+def test_callers_of_a_busy_server_that_stops_are_sent_elsewhere(
+    database_url: str, serve: Serve, connect: Connect
+) -> None:
+    server = serve(database_url)
+    product_id = stocked(connect(server), 1_000_000)
+    told: Counter[grpc.StatusCode] = Counter()
+    busy = asyncio.Event()
+
+    async def ask(stub: InventoryServiceAsyncStub) -> None:
+        request = pb.ReserveStockRequest(product_id=product_id, order_id="order", quantity=1)
+        while True:
+            try:
+                await stub.ReserveStock(request, timeout=30)
+            except grpc.aio.AioRpcError as refusal:
+                told[refusal.code()] += 1
+                return
+            told[grpc.StatusCode.OK] += 1
+            if told[grpc.StatusCode.OK] == 500:
+                busy.set()
+
+    async def ask_all() -> None:
+        async with AsyncExitStack() as stack:
+            options = [("grpc.use_local_subchannel_pool", 1)]  # a connection each
+            channels = [
+                await stack.enter_async_context(grpc.aio.insecure_channel(server.address, options)) for _ in range(8)
+            ]
+            asking = [asyncio.create_task(ask(InventoryServiceStub(channels[no % 8]))) for no in range(128)]
+            await busy.wait()
+            server.terminate()
+            await asyncio.gather(*asking)
+
+    asyncio.run(asyncio.wait_for(ask_all(), 60))
+    del told[grpc.StatusCode.OK]
+    assert told.total() == 128
+    assert told.keys() <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+    # Half of them and more, where gRPC stops as soon as it is asked to.
+    assert told[grpc.StatusCode.CANCELLED] < 12
+    assert server.wait() == 0
 
 
 @pytest.mark.parametrize("attempt", range(3))

@@ -36,6 +36,9 @@ _SERVICE = pb.DESCRIPTOR.services_by_name["InventoryService"]
 _UNREAD_SECONDS_MAX = 10.0
 # What streams get at the end of a drain to tell their callers that the server goes.
 _FAREWELL_SECONDS_MAX = 1.0
+# The server stops listening once no call has come for so long, or after so long in any case.
+_QUIET_SECONDS = 0.05
+_QUIET_SECONDS_MAX = 1.0
 
 
 class Context(Protocol):
@@ -56,14 +59,20 @@ class Calls:
     """
 
     def __init__(self) -> None:
+        self.begun = 0
         self.in_flight = 0
         self.streams: set[asyncio.Task[Any] | None] = set()
-        self.draining: asyncio.Event | None = None
+        self.draining = False
+        self.idle: asyncio.Event | None = None
+
+    def enter(self) -> None:
+        self.begun += 1
+        self.in_flight += 1
 
     def leave(self, _: Context) -> None:
         self.in_flight -= 1
-        if self.in_flight == 0 and self.draining is not None:
-            self.draining.set()
+        if self.in_flight == 0 and self.idle is not None:
+            self.idle.set()
 
 
 def register(
@@ -99,7 +108,12 @@ def _unmetered(_: str, handle: Handler) -> Handler:
 
 async def drain(server: grpc.aio.Server, calls: Calls, grace: float) -> None:
     """Refuse new calls, end streams and wait up to `grace` seconds for those in flight; a health watch is no reason."""
-    idle = calls.draining = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    end = loop.time() + grace
+    calls.draining = True
+    await _quiet(calls, min(grace, _QUIET_SECONDS_MAX))
+    grace = max(0.0, end - loop.time())
+    idle = calls.idle = asyncio.Event()
     stopping = asyncio.create_task(server.stop(grace))
     streams = [stream for stream in calls.streams if stream is not None]
     for stream in streams:
@@ -114,6 +128,19 @@ async def drain(server: grpc.aio.Server, calls: Calls, grace: float) -> None:
     await stopping
 
 
+async def _quiet(calls: Calls, patience: float) -> None:
+    """Refuse calls until no more come.
+
+    What has reached gRPC but not us is CANCELLED once the server stops (grpc/grpc#41785), which callers do not repeat;
+    UNAVAILABLE says that nothing was done, and sends them to another server.
+    """
+    loop = asyncio.get_running_loop()
+    end, seen = loop.time() + patience, -1
+    while calls.begun > seen and loop.time() < end:
+        seen = calls.begun
+        await asyncio.sleep(_QUIET_SECONDS)
+
+
 def _bounded(
     name: str,
     kind: type[Message],
@@ -122,9 +149,11 @@ def _bounded(
     calls: Calls,
 ) -> Callable[[bytes, Context], Awaitable[bytes]]:
     async def handle(body: bytes, context: Context) -> bytes:
-        calls.in_flight += 1
+        calls.enter()
         # Not when the handler returns: its answer is still to be sent then, and the end of a drain would cut it off.
         context.add_done_callback(calls.leave)
+        if calls.draining:
+            return await _turn_away(context)
         try:
             if tokens is not None:
                 tokens.check(name, context.invocation_metadata())
@@ -147,6 +176,8 @@ def _streaming(
     """Stream what the generator gives that the method returns; the headers say that it has returned."""
 
     async def handle(body: bytes, context: Context) -> None:
+        if calls.draining:
+            await _turn_away(context)
         task = asyncio.current_task()
         calls.streams.add(task)
         try:
@@ -157,9 +188,9 @@ def _streaming(
                 async for answer in answers:
                     await _write(context, answer.SerializeToString())
         except asyncio.CancelledError:
-            if calls.draining is None:
+            if not calls.draining:
                 raise  # the caller has gone
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "The server is stopping; go on at another.", ())
+            await _turn_away(context)
         except grpc.aio.InternalError:
             log.debug("the caller of %s went away while it was being answered", name)
         except Exception as error:  # noqa: BLE001 — all of them are answered
@@ -210,6 +241,11 @@ async def _abort(context: Context, error: InventoryError) -> bytes:
     status = status_of(error, of="call")
     metadata = (("grpc-status-details-bin", status.SerializeToString()),)
     answer: bytes = await context.abort(error.code, error.sentence, metadata)
+    return answer
+
+
+async def _turn_away(context: Context) -> bytes:
+    answer: bytes = await context.abort(grpc.StatusCode.UNAVAILABLE, "The server is stopping; go on at another.", ())
     return answer
 
 
