@@ -35,7 +35,7 @@ BULK_CALLERS, BULK_SECONDS = 4, 3
 PRODUCTS = ("hot", "zipf", "spread")
 CHAPTERS = ("curves", "alone", "bulk", "pgbench", "cache", "processes", "expiry", "memory", "full")
 # What is compared there differs by less than one run does from the next, so it gets more rounds than a curve does.
-ROUNDS_MORE = 3
+ROUNDS_MORE = 5
 # chapter → targets, loads, numbers in flight
 COMPARISONS = {
     "cache": (("service", "no-cache"), ("hot", "spread", "cycle-spread"), (1, BUSY)),
