@@ -36,6 +36,8 @@ OPERATIONS = (
 )
 # How many times as long as it was meant to a pause takes in a busy loop; timers of milliseconds may take twice that.
 _BUSY = 2.5
+# How often a batch is tried without the item that PostgreSQL names. Of many bad ones it names one at a time.
+_HINTS = 3
 _SERIES = [(operation,) for operation in OPERATIONS]
 
 DEPTH = Gauge(
@@ -202,8 +204,12 @@ async def attempt(
     run: Callable[[Sequence[Item]], Awaitable[Sequence[Value | InventoryError]]],
     items: Sequence[Item],
     refusal: Callable[[Item, BadItem], InventoryError],
+    hints: int = _HINTS,
 ) -> Sequence[Value | InventoryError]:
-    """Run a batch; where one item spoils it, find that one by halves, so that its neighbours succeed."""
+    """Run a batch; where one item spoils it, set that one aside, so that its neighbours succeed.
+
+    PostgreSQL may say which one it is; after so many hints, or without one, it is found by halves.
+    """
     try:
         return await run(items)
     except BadItem as bad:
@@ -212,8 +218,9 @@ async def attempt(
             if isinstance(refused, InternalError):
                 log.exception("PostgreSQL refused %r", items[0])
             return [refused]
-        middle = len(items) // 2
-        return [*await attempt(run, items[:middle], refusal), *await attempt(run, items[middle:], refusal)]
+        aside = [no for no, item in enumerate(items) if hints and bad.names(item)]
+        if not 0 < len(aside) < len(items):
+            aside, hints = list(range(len(items) // 2)), 0
     except RowLocked as error:
         # Alone it was the one that waited. Of several nobody knows which, and the caller may sort them out.
         return [error] * len(items) if len(items) > 1 else [DatabaseUnavailable()]
@@ -222,6 +229,11 @@ async def attempt(
     except Exception:
         log.exception("a batch of %d failed", len(items))
         return [InternalError()] * len(items)
+    outcomes: dict[int, Value | InventoryError] = {}
+    for numbers in aside, sorted({*range(len(items))} - {*aside}):
+        answers = await attempt(run, [items[number] for number in numbers], refusal, max(0, hints - 1))
+        outcomes.update(zip(numbers, answers, strict=True))
+    return [outcomes[number] for number in range(len(items))]
 
 
 def asked_once(

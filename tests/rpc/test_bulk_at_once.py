@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import grpc
 import pytest
@@ -135,3 +136,25 @@ def test_request_ids_used_before_cost_one_statement_however_many(
     assert isinstance(outcomes[-1], Reservation)
     assert metered.scrape().total("inventory_database_statement_duration_seconds_count", statement="settle") == 1
     assert balance(client, product_id) == (100, 99)
+
+
+@synchronous
+def test_an_item_under_a_used_request_id_costs_its_neighbours_two_statements(
+    database_url: str, serve: Serve, connect: Connect
+) -> None:
+    metered = Metered(serve, database_url)
+    client = connect(metered.server)
+    product_id = stocked(client, 1000)
+    used = str(uuid4())
+    client.add_stock(product_id, 1, request_id=used)
+
+    def statements() -> float:
+        return metered.scrape().total("inventory_database_statement_duration_seconds_count", statement="reserve")
+
+    before = statements()
+    items = [item(product_id, request_id=used if number == 700 else None) for number in range(1000)]
+    outcomes = reasons(client.batch_reserve_stock(items))
+    assert [number for number, outcome in enumerate(outcomes) if outcome != "DONE"] == [700]
+    assert outcomes[700] == "REQUEST_ID_CONFLICT"
+    assert statements() - before == 3
+    assert balance(client, product_id) == (2, 999)

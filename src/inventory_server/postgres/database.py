@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, LiteralString
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 _GRACE_SECONDS = 1.0
 # Deadlocks end with one victim, who may try again at once; more often than this it is no accident.
 _ATTEMPTS = 3
+
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 _RETRIABLE = (pg.DeadlockDetected, pg.SerializationFailure)
 _UNAVAILABLE = (
@@ -71,6 +74,12 @@ class BadItem(Exception):
         super().__init__(str(error))
         self.constraint = error.diag.constraint_name
         self.detail = error.diag.message_detail
+        self._ids = _UUID.findall(self.detail or "")
+
+    def names(self, item: object) -> bool:
+        """Tell whether PostgreSQL names an id of this item, as it does where one was used before."""
+        text = str(item) if self._ids else ""
+        return any(each in text for each in self._ids)
 
 
 class RowLocked(DatabaseUnavailable):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -231,6 +232,25 @@ def test_what_spoils_a_batch_is_found_by_halves_and_its_neighbours_succeed(bad: 
         assert len(database.batches) <= 1 + 6 * len(bad)
 
     play(test)
+
+
+@pytest.mark.parametrize(("bad", "most"), [(1, 3), (2, 5), (3, 7), (64, 127)])
+def test_what_postgresql_names_is_set_aside_at_once(bad: int, most: int) -> None:
+    ids = [str(uuid.uuid4()) for _ in range(64)]
+    batches: list[Sequence[str]] = []
+
+    async def run(items: Sequence[str]) -> Sequence[str]:
+        batches.append(items)
+        for item in items:
+            if item in ids[:bad]:
+                spoilt = BadItem(psycopg.errors.UniqueViolation())
+                spoilt._ids = [item]
+                raise spoilt
+        return items
+
+    answers = asyncio.run(attempt(run, ids, refusal))
+    assert [isinstance(answer, RequestIdConflict) for answer in answers] == [True] * bad + [False] * (64 - bad)
+    assert len(batches) <= most
 
 
 @alone
