@@ -9,13 +9,15 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import WeakSet
 
-from inventory_server.errors import DatabaseUnavailable, InternalError, InventoryError, Overloaded
+from inventory_server.attempts import attempt
+from inventory_server.errors import InventoryError, Overloaded
 from inventory_server.metrics import Counter, Gauge, Histogram
 from inventory_server.metrics.instruments import SIZES
-from inventory_server.postgres.database import BadItem, RowLocked
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable, Sequence
+
+    from inventory_server.postgres.database import BadItem
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +38,6 @@ OPERATIONS = (
 )
 # How many times as long as it was meant to a pause takes in a busy loop; timers of milliseconds may take twice that.
 _BUSY = 2.5
-# How often a batch is tried without the item that PostgreSQL names. Of many bad ones it names one at a time.
-_HINTS = 3
 _SERIES = [(operation,) for operation in OPERATIONS]
 
 DEPTH = Gauge(
@@ -96,8 +96,7 @@ class Lane(Generic[Item, Value]):
         self._gather_pause = gather_pause
         self._gather_max = gather_max
         self._queue: deque[_Entry[Item, Value]] = deque()
-        self._running = False
-        self._task: asyncio.Task[None] | None = None  # kept, since the event loop keeps no task alive
+        self._task: asyncio.Task[None] | None = None
         _lanes.add(self)
 
     @property
@@ -117,24 +116,20 @@ class Lane(Generic[Item, Value]):
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Value] = loop.create_future()
         self._queue.append(_Entry(item, future, deadline))
-        if not self._running:
-            self._running = True
+        if self._task is None or self._task.done():
             self._task = loop.create_task(self._drain())
         return await future
 
     async def _drain(self) -> None:
-        try:
-            while batch := self._take():
-                began = time.perf_counter()
-                outcomes = await attempt(self._run, [entry.item for entry in batch], self._refusal)
-                TOOK.observe(self.name, of=time.perf_counter() - began)
-                BATCH.observe(self.name, of=len(batch))
-                _answer(batch, outcomes)
-                self._follow(outcomes)
-                if len(batch) > 1 or self._queue:
-                    await self._gather()
-        finally:
-            self._running = False
+        while batch := self._take():
+            began = time.perf_counter()
+            outcomes = await attempt(self._run, [entry.item for entry in batch], self._refusal)
+            TOOK.observe(self.name, of=time.perf_counter() - began)
+            BATCH.observe(self.name, of=len(batch))
+            _answer(batch, outcomes)
+            self._follow(outcomes)
+            if len(batch) > 1 or self._queue:
+                await self._gather()
 
     def _follow(self, outcomes: Sequence[Value | InventoryError]) -> None:
         try:
@@ -198,79 +193,6 @@ def measure_depths() -> None:
         depths[lane.name] += lane.depth
     for operation, depth in depths.items():
         DEPTH.set(operation, to=depth)
-
-
-async def attempt(
-    run: Callable[[Sequence[Item]], Awaitable[Sequence[Value | InventoryError]]],
-    items: Sequence[Item],
-    refusal: Callable[[Item, BadItem], InventoryError],
-    hints: int = _HINTS,
-) -> Sequence[Value | InventoryError]:
-    """Run a batch; where one item spoils it, set that one aside, so that its neighbours succeed.
-
-    PostgreSQL may say which one it is; after so many hints, or without one, it is found by halves.
-    """
-    try:
-        return await run(items)
-    except BadItem as bad:
-        if len(items) == 1:
-            refused = refusal(items[0], bad)
-            if isinstance(refused, InternalError):
-                log.exception("PostgreSQL refused %r", items[0])
-            return [refused]
-        aside = [no for no, item in enumerate(items) if hints and bad.names(item)]
-        if not 0 < len(aside) < len(items):
-            aside, hints = list(range(len(items) // 2)), 0
-    except RowLocked as error:
-        # Alone it was the one that waited. Of several nobody knows which, and the caller may sort them out.
-        return [error] * len(items) if len(items) > 1 else [DatabaseUnavailable()]
-    except DatabaseUnavailable as error:
-        return [error] * len(items)
-    except Exception:
-        log.exception("a batch of %d failed", len(items))
-        return [InternalError()] * len(items)
-    outcomes: dict[int, Value | InventoryError] = {}
-    for numbers in aside, sorted({*range(len(items))} - {*aside}):
-        answers = await attempt(run, [items[number] for number in numbers], refusal, max(0, hints - 1))
-        outcomes.update(zip(numbers, answers, strict=True))
-    return [outcomes[number] for number in range(len(items))]
-
-
-def asked_once(
-    run: Callable[[Sequence[Item]], Awaitable[Sequence[Value]]],
-) -> Callable[[Sequence[Item]], Awaitable[list[Value]]]:
-    """Let equal questions of a batch share one answer, however many ask the same."""
-
-    async def ask(items: Sequence[Item]) -> list[Value]:
-        distinct = list(dict.fromkeys(items))
-        found = dict(zip(distinct, await run(distinct), strict=True))
-        return [found[item] for item in items]
-
-    return ask
-
-
-async def attempt_all(
-    run: Callable[[Sequence[Item]], Awaitable[Sequence[Value | InventoryError]]],
-    items: Sequence[Item],
-    key: Callable[[Item], Hashable] | None,
-    refusal: Callable[[Item, BadItem], InventoryError],
-) -> list[Value | InventoryError]:
-    """Run items that may share keys: of those with one key each waits for the one before it; without `key` none do."""
-    keys = range(len(items)) if key is None else [key(item) for item in items]
-    if len(set(keys)) == len(keys):
-        return list(await attempt(run, items, refusal))
-    rounds: list[list[int]] = []
-    seen: dict[Hashable, int] = {}
-    for number, each in enumerate(keys):
-        turn = seen[each] = seen.get(each, -1) + 1
-        if turn == len(rounds):
-            rounds.append([])
-        rounds[turn].append(number)
-    outcomes: dict[int, Value | InventoryError] = {}
-    for numbers in rounds:
-        answers = await attempt(run, [items[number] for number in numbers], refusal)
-        outcomes.update(zip(numbers, answers, strict=True))
-    return [outcomes[number] for number in range(len(items))]
 
 
 def _answer(batch: Sequence[_Entry[Item, Value]], outcomes: Sequence[Value | InventoryError]) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
-from inventory_server.batcher import Lane, asked_once, attempt_all
+from inventory_server.attempts import asked_once, attempt_again, attempt_all
+from inventory_server.batcher import Lane
 from inventory_server.domain import Action, Order, Rows, SettleOrder
 from inventory_server.errors import InsufficientStock, InternalError, InventoryError, Overloaded, ReservationNotFound
 from inventory_server.lanes import Lanes
@@ -167,9 +168,7 @@ class Inventory:
         """Make holds that have nothing to do with one another; errors are values here."""
         outcomes = await self._in_bulk(self._holds.reserve, orders, _request_id, _rows_of_lines, deadline)
         busy = [number for number, outcome in enumerate(outcomes) if isinstance(outcome, StockBusy)]
-        again = await asyncio.gather(*[_caught(self._reserve_now(orders[number], deadline)) for number in busy])
-        for number, outcome in zip(busy, again, strict=True):
-            outcomes[number] = outcome
+        await attempt_again(_one_by_one(self._reserve_now, deadline), orders, busy, outcomes)
         self._remember_orders([outcome for outcome in outcomes if not isinstance(outcome, InventoryError)])
         return outcomes
 
@@ -179,9 +178,7 @@ class Inventory:
         """End holds that have nothing to do with one another; errors are values here."""
         outcomes = await self._in_bulk(self._holds.settle, items, _reservation_id, _rows_of_hold, deadline)
         short = [number for number, outcome in enumerate(outcomes) if isinstance(outcome, InsufficientStock)]
-        again = await asyncio.gather(*[_caught(self.settle(items[number], deadline)) for number in short])
-        for number, outcome in zip(short, again, strict=True):
-            outcomes[number] = outcome
+        await attempt_again(_one_by_one(self.settle, deadline), items, short, outcomes)
         self._forget([outcome for outcome in outcomes if not isinstance(outcome, InventoryError)])
         return outcomes
 
@@ -212,9 +209,7 @@ class Inventory:
                     # Some of them stood in the way of all: the others try again without those.
                     stuck = await self._holds.locked([rows(items[number]) for number in locked])
                     free = [number for number, product_id in zip(locked, stuck, strict=True) if not product_id]
-                    again = await attempt_all(run, [items[number] for number in free], key, _refusal)
-                    for number, outcome in zip(free, again, strict=True):
-                        outcomes[number] = outcome
+                    await attempt_again(lambda part: attempt_all(run, part, key, _refusal), items, free, outcomes)
                 return outcomes
         finally:
             self._bulk_waiting -= 1
@@ -324,8 +319,18 @@ def _refusal(item: object, bad: BadItem) -> InventoryError:
     return InternalError() if request_id is None else refusal(request_id, bad)
 
 
-async def _caught(call: Awaitable[Value]) -> Value | InventoryError:
-    try:
-        return await call
-    except InventoryError as error:
-        return error
+def _one_by_one(
+    call: Callable[[Item, float | None], Awaitable[Value]], deadline: float | None
+) -> Callable[[Sequence[Item]], Awaitable[list[Value | InventoryError]]]:
+    """Make a call for each of several items, all at once, where errors are values."""
+
+    async def caught(item: Item) -> Value | InventoryError:
+        try:
+            return await call(item, deadline)
+        except InventoryError as error:
+            return error
+
+    async def run(items: Sequence[Item]) -> list[Value | InventoryError]:
+        return await asyncio.gather(*[caught(item) for item in items])
+
+    return run

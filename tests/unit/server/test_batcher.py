@@ -3,68 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from typing import TYPE_CHECKING
 
-import psycopg
 import pytest
-from tests.fixtures.clock import now, play, work
+from tests.fixtures.clock import now, work
+from tests.fixtures.scripted import Database, alone
 
-from inventory_server.batcher import Lane, asked_once, attempt, attempt_all
+from inventory_server.attempts import asked_once
 from inventory_server.errors import (
     DatabaseUnavailable,
-    InternalError,
-    InventoryError,
     Overloaded,
-    ProductNotFound,
-    RequestIdConflict,
 )
-from inventory_server.postgres.database import BadItem
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
-    from typing import Any
+    from collections.abc import Awaitable, Sequence
 
-
-class Database:
-    """Answers items such as "a1" by themselves, holds each batch up until it is let go, and remembers all of them."""
-
-    def __init__(self) -> None:
-        self.batches: list[list[str]] = []
-        self.bad: set[str] = set()
-        self.failure: Exception | None = None
-        self.open = asyncio.Event()
-
-    async def run(self, items: Sequence[str]) -> list[str | InventoryError]:
-        self.batches.append(list(items))
-        await self.open.wait()
-        if self.failure is not None:
-            raise self.failure
-        if not self.bad.isdisjoint(items):
-            raise BadItem(psycopg.errors.UniqueViolation())
-        return [ProductNotFound(item) if item.startswith("unknown") else item.upper() for item in items]
-
-    def lane(self, **named: Any) -> Lane[str, str]:
-        limits = {"name": "reserve", "batch_size": 100, "queue_size": 100, "key": str, "refusal": refusal, **named}
-        return Lane(self.run, **limits)
-
-
-def refusal(item: str, _: BadItem) -> InventoryError:
-    return InternalError() if item == "mystery" else RequestIdConflict(item)
-
-
-def alone(test: Callable[[Database], Coroutine[Any, Any, None]]) -> Callable[[], None]:
-    """Run a test in a loop of its own, whose time passes only while everybody waits, with a database of its own."""
-
-    async def bounded() -> None:
-        async with asyncio.timeout(10):
-            await test(Database())
-
-    def run() -> None:
-        play(bounded)
-
-    run.__name__ = test.__name__
-    return run
+    from inventory_server.batcher import Lane
 
 
 def ask(lane: Lane[str, str], *items: str, deadline: float | None = None) -> list[asyncio.Task[str]]:
@@ -217,52 +171,6 @@ async def test_too_many_that_wait_are_refused_and_those_before_them_are_not(data
     assert await told(calls) == ["A", "B", "C", "Overloaded"]
 
 
-@pytest.mark.parametrize("bad", [{"b"}, {"a", "h"}, {"a", "b", "c", "d", "e", "f", "g", "h"}, set()])
-def test_what_spoils_a_batch_is_found_by_halves_and_its_neighbours_succeed(bad: set[str]) -> None:
-    async def test() -> None:
-        database = Database()
-        database.open.set()
-        database.bad = bad
-        items = list("abcdefgh")
-        answers = await attempt(database.run, items, refusal)
-        assert [type(answer).__name__ for answer in answers] == [
-            "RequestIdConflict" if item in bad else "str" for item in items
-        ]
-        # One bad item of eight costs two statements for each halving, not one for each neighbour.
-        assert len(database.batches) <= 1 + 6 * len(bad)
-
-    play(test)
-
-
-@pytest.mark.parametrize(("bad", "most"), [(1, 3), (2, 5), (3, 7), (64, 127)])
-def test_what_postgresql_names_is_set_aside_at_once(bad: int, most: int) -> None:
-    ids = [str(uuid.uuid4()) for _ in range(64)]
-    batches: list[Sequence[str]] = []
-
-    async def run(items: Sequence[str]) -> Sequence[str]:
-        batches.append(items)
-        for item in items:
-            if item in ids[:bad]:
-                spoilt = BadItem(psycopg.errors.UniqueViolation())
-                spoilt._ids = [item]
-                raise spoilt
-        return items
-
-    answers = asyncio.run(attempt(run, ids, refusal))
-    assert [isinstance(answer, RequestIdConflict) for answer in answers] == [True] * bad + [False] * (64 - bad)
-    assert len(batches) <= most
-
-
-@alone
-async def test_a_failure_that_nobody_can_explain_is_logged_and_told_as_such(database: Database) -> None:
-    database.open.set()
-    database.bad = {"mystery"}
-    answers = await attempt(database.run, ["a", "mystery"], refusal)
-    assert [type(answer) for answer in answers] == [str, InternalError]
-    database.failure = RuntimeError("no idea")
-    assert [type(answer) for answer in await attempt(database.run, ["a", "b"], refusal)] == [InternalError] * 2
-
-
 @alone
 async def test_everybody_in_the_batch_is_told_that_the_database_is_away_and_the_lane_goes_on(
     database: Database,
@@ -361,19 +269,3 @@ async def test_a_lane_gathers_no_longer_than_it_may_and_no_more_than_a_batch(dat
         await told(calls)
         assert expected - 3 <= len(database.batches[began]) <= expected + 1
         database.open.clear()
-
-
-@alone
-async def test_items_of_one_call_that_share_a_key_take_turns(database: Database) -> None:
-    database.open.set()
-    items = ["a1", "b1", "a2", "unknown", "b2", "a3"]
-    answers = await attempt_all(database.run, items, lambda item: item[0], refusal)
-    assert [answer if isinstance(answer, str) else answer.reason for answer in answers] == [
-        "A1",
-        "B1",
-        "A2",
-        "PRODUCT_NOT_FOUND",
-        "B2",
-        "A3",
-    ]
-    assert database.batches == [["a1", "b1", "unknown"], ["a2", "b2"], ["a3"]]
