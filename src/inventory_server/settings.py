@@ -129,12 +129,7 @@ class Settings:
         "true", switch, "false behind a connection pooler that pools transactions and knows none"
     )
     lanes: int = setting("1", whole, "batches of one operation that may be under way at once", 1)
-    batch_size: int = setting(
-        "256",
-        whole,
-        "most requests one statement carries; long orders count for more",
-        1,
-    )
+    batch_size: int = setting("256", whole, "most requests one statement carries; long orders count for more", 1)
     gather_pause: float = setting(
         "1ms", duration, "between two batches the next one grows for as long as each such pause brings another request"
     )

@@ -24,8 +24,7 @@ _LOCK = 9142205142015182
 _POSTGRES_VERSION_MIN = 150000
 # The revision of the functions: raise it whenever one changes. A server of an earlier revision that restarts in the
 # midst of a rollout, or after it, leaves those alone that the later one brought.
-FUNCTIONS_REVISION = 2
-
+FUNCTIONS_REVISION = 3
 # What the history calls a revision of the functions, before its number.
 _FUNCTIONS = "functions "
 
@@ -36,8 +35,6 @@ _HISTORY: LiteralString = """
         applied_at timestamptz NOT NULL DEFAULT now()
     )
 """
-
-
 # A dump carries the transaction numbers of the cluster that it was made of. What lies ahead of this one's would reach
 # the watchers of the feed as new while the numbers catch up. 3 is the first number there is.
 _RESTORED: LiteralString = """
@@ -72,7 +69,7 @@ def _apply_migrations(connection: psycopg.Connection[Any]) -> list[str]:
     applied = []
     for file in files("migrations"):
         text = file.read_text("utf-8")
-        digest = hashlib.sha256(text.encode()).hexdigest()
+        digest = _digest(text)
         if file.name not in done:
             log.info("applying migration %s", file.name)
             _execute(connection, text)
@@ -85,21 +82,29 @@ def _apply_migrations(connection: psycopg.Connection[Any]) -> list[str]:
 
 def _apply_functions(connection: psycopg.Connection[Any], *, force: bool) -> None:
     """Replace the functions, but only when they changed: to replace one makes every session plan anew."""
-    digest = functions_digest()
+    text = _functions()
+    digest = _digest(text)
     revision, recorded = _functions_recorded(connection)
     if revision > FUNCTIONS_REVISION:
         log.warning("the functions stay at revision %d of a later server; ours is %d", revision, FUNCTIONS_REVISION)
     elif force or revision < FUNCTIONS_REVISION or recorded != digest:
         # The files stand in alphabetical order, but functions may call one another.
         connection.execute("SET LOCAL check_function_bodies = off")
-        for file in files("functions"):
-            _execute(connection, file.read_text("utf-8"))
+        _execute(connection, text)
         _record(connection, f"{_FUNCTIONS}{FUNCTIONS_REVISION}", digest)
 
 
 def functions_digest() -> str:
     """Digest the functions of this server."""
-    return hashlib.sha256("\n".join(file.read_text("utf-8") for file in files("functions")).encode()).hexdigest()
+    return _digest(_functions())
+
+
+def _functions() -> str:
+    return "\n".join(file.read_text("utf-8") for file in files("functions"))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _functions_recorded(connection: psycopg.Connection[Any]) -> tuple[int, str]:

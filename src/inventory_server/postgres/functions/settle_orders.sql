@@ -9,8 +9,9 @@ RETURN md5('order ' || request::text)::uuid;
 -- `orders` are distinct; `actions` (RELEASE or DEDUCT) and `requests` go with them.
 --
 -- Returns rows for each order: its number and outcome (DONE, REPLAYED, CONFLICT, NOT_FOUND, RELEASED or DEDUCTED where
--- it was so already, TOO_LARGE where it ever had more than 1000 holds), and its holds that were ended, or the one that is to blame. Expired holds of a RELEASE are tidied
--- up beside that. A stock row that is inconsistent fails the whole statement.
+-- it was so already, TOO_LARGE where it ever had more than 1000 holds), and its holds that were ended, or the one that
+-- is to blame. Expired holds of a RELEASE are tidied up beside that. A stock row that is inconsistent fails the whole
+-- statement.
 CREATE OR REPLACE FUNCTION inventory_settle_orders_v1(orders text[], actions text[], requests uuid[])
 RETURNS TABLE (no bigint, outcome text, reservation_id uuid, product_id text, order_id text, quantity bigint,
     status text, release_reason text, expires_us bigint, created_us bigint, updated_us bigint)

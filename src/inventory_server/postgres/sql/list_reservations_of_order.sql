@@ -1,5 +1,5 @@
--- Lists the holds of one order by id. Many rows: one per hold, up to the limit. A hold past its expiry reads as released,
--- whatever its row says.
+-- Lists the holds of one order by id. Many rows: one per hold, up to the limit. A hold past its expiry reads as
+-- released, whatever its row says.
 SELECT r.reservation_id::text, r.product_id, r.order_id, r.quantity,
     CASE WHEN t.expired THEN 'RELEASED' ELSE r.status END,
     CASE WHEN t.expired THEN 'EXPIRED' ELSE r.release_reason END,
