@@ -176,6 +176,7 @@ def _streaming(
     """Stream what the generator gives that the method returns; the headers say that it has returned."""
 
     async def handle(body: bytes, context: Context) -> None:
+        calls.begun += 1
         if calls.draining:
             await _turn_away(context)
         task = asyncio.current_task()
