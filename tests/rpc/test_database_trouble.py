@@ -138,11 +138,7 @@ def test_products_that_wait_beside_a_locked_one_are_served(
     stuck, *others = [held(client) for _ in range(11)]
 
     def outcome(hold: Reservation) -> InventoryError | None:
-        try:
-            change(client, hold)
-        except InventoryError as error:
-            return error
-        return None
+        return outcome_of(lambda: change(client, hold))
 
     for hold in others:
         client.add_stock(hold.product_id, 1)
