@@ -48,17 +48,21 @@ def fill_reservation(message: pb.Reservation, reservation: Reservation) -> None:
 def _template(
     status: str, release_reason: str | None, expires_at_us: int, created_at_us: int, updated_at_us: int
 ) -> pb.Reservation:
-    message = pb.Reservation(
-        status=STATUSES[status],
-        expires_at=moment(expires_at_us),
-        created_at=moment(created_at_us),
-        updated_at=moment(updated_at_us),
-    )
+    message = pb.Reservation(status=STATUSES[status])
+    _write(message.expires_at, expires_at_us)
+    _write(message.created_at, created_at_us)
+    _write(message.updated_at, updated_at_us)
     if release_reason is not None:
         message.release_reason = RELEASE_REASONS[release_reason]
     return message
 
 
 def moment(moment_us: int) -> Timestamp:
-    seconds, micros = divmod(moment_us, 1_000_000)
-    return Timestamp(seconds=seconds, nanos=micros * 1000)
+    message = Timestamp()
+    _write(message, moment_us)
+    return message
+
+
+def _write(message: Timestamp, moment_us: int) -> None:
+    message.seconds, micros = divmod(moment_us, 1_000_000)
+    message.nanos = micros * 1000
