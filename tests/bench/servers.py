@@ -1,4 +1,4 @@
-"""The two servers that the service is compared with: an empty handler and the per-request design."""
+"""The servers that the service is compared with: an empty handler, the per-request design, and its bare statement."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 import orjson
+import psycopg
 import redis.asyncio
 import uvloop
 from psycopg_pool import AsyncConnectionPool
 from uuid_utils.compat import uuid7
 
 from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
+from inventory_server.postgres.migrate import migrate
+from inventory_server.postgres.queries import query
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -43,6 +46,8 @@ HOLD = """
     INSERT INTO reservations (reservation_id, product_id, order_id, quantity, expires_at)
     VALUES (%(reservation_id)s, %(product_id)s, %(order_id)s, %(quantity)s, %(expires_at)s)
 """
+# This service's own.
+INITIALIZE, RESERVE = query("initialize"), query("reserve")
 
 
 def nothing(answer: type[Message]) -> Handler:
@@ -115,6 +120,41 @@ class PerRequest:
         await self._cache.set(f"reservation:{reservation_id}", orjson.dumps(entry), ex=TTL)
 
 
+class Bare:
+    """This service's own statement for each request, on one connection: the least that gRPC and psycopg can cost.
+
+    Nothing is checked, no request waits for another, none is asked again: it answers one request at a time.
+    """
+
+    def __init__(self, connection: psycopg.AsyncConnection) -> None:
+        self._cursor = connection.cursor()
+
+    async def initialize(self, request: pb.InitializeStockRequest, context: Context) -> pb.InitializeStockResponse:  # noqa: ARG002
+        values = (f'{{"{request.product_id}"}}', f"{{{request.quantity}}}", f"{{{uuid7()}}}")
+        await self._cursor.execute(INITIALIZE, values)
+        return pb.InitializeStockResponse()
+
+    async def reserve(self, request: pb.ReserveStockRequest, context: Context) -> pb.ReserveStockResponse:
+        reservation_id = str(uuid7())
+        product, order, made = f'{{"{request.product_id}"}}', f'{{"{request.order_id}"}}', f"{{{reservation_id}}}"
+        ttl = f"{{{TTL // dt.timedelta(microseconds=1)}}}"
+        values = (product, "{1}", "{1}", order, f"{{{request.quantity}}}", ttl, "{f}", made, made, "{0}")
+        await self._cursor.execute(RESERVE, values)
+        ((outcome, _, _, created_us, ttl_us),) = await self._cursor.fetchall()
+        if outcome != "RESERVED":
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, outcome)
+        reservation = pb.Reservation(
+            reservation_id=reservation_id,
+            product_id=request.product_id,
+            order_id=request.order_id,
+            quantity=request.quantity,
+            status=pb.RESERVATION_STATUS_RESERVED,
+        )
+        reservation.created_at.FromMicroseconds(created_us)
+        reservation.expires_at.FromMicroseconds(created_us + ttl_us)
+        return pb.ReserveStockResponse(reservation=reservation)
+
+
 async def serve(address: str, methods: Methods) -> None:
     handlers = {
         name: grpc.unary_unary_rpc_method_handler(
@@ -138,14 +178,28 @@ async def serve_per_request(address: str, pool_size: int) -> None:
         await serve(address, {"ReserveStock": (pb.ReserveStockRequest, PerRequest(pool, cache).reserve)})
 
 
+async def serve_bare(address: str) -> None:
+    url = os.environ["INVENTORY_DATABASE_URL"]
+    migrate(url)
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True, prepare_threshold=0) as connection:
+        bare = Bare(connection)
+        methods: Methods = {
+            "InitializeStock": (pb.InitializeStockRequest, bare.initialize),
+            "ReserveStock": (pb.ReserveStockRequest, bare.reserve),
+        }
+        await serve(address, methods)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["empty", "per-request"])
+    parser.add_argument("what", choices=["empty", "per-request", "bare"])
     parser.add_argument("--pool-size", type=int, default=POOL_SIZE)
     options = parser.parse_args()
     address = os.environ["INVENTORY_LISTEN"]
     if options.what == "empty":
         uvloop.run(serve(address, EMPTY))
+    elif options.what == "bare":
+        uvloop.run(serve_bare(address))
     else:
         uvloop.run(serve_per_request(address, options.pool_size))
 

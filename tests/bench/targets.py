@@ -65,13 +65,14 @@ PLANS = {
         schema=Path(__file__).with_name("schema.sql"),
         holds="SELECT count(*), sum(quantity), (SELECT sum(reserved_quantity) FROM stock) FROM reservations",
     ),
+    "bare": replace(SERVICE, module=("tests.bench.servers", "bare")),
     "service": SERVICE,
     "2-workers": replace(SERVICE, environment={"INVENTORY_WORKERS": "2"}),
     "4-workers": replace(SERVICE, environment={"INVENTORY_WORKERS": "4"}),
     "no-cache": replace(SERVICE, environment={"INVENTORY_REDIS_URL": "none://"}),
     "full": replace(SERVICE, filling=Path(__file__).with_name("filling.sql")),
 }
-"""By name. All but the first two are this service: as it comes, and in other circumstances."""
+"""By name. All but the first three are this service: as it comes, and in other circumstances."""
 
 
 class Target:

@@ -104,7 +104,7 @@ class Book:
 
     def _alone(self) -> Iterator[Row]:
         """Send one request at a time, and have pgbench make the same hold in turn with that."""
-        with self._serving("empty", "service") as targets:
+        with self._serving("empty", "bare", "service") as targets:
             runner, by_pgbench = self._runner(targets), self._pgbench(targets)
             for number in range(1, ROUNDS_MORE * self._options.rounds + 1):
                 yield from (row_of(runner.measure(number, "spread", 1, target)) for target in targets)

@@ -44,7 +44,9 @@ def goals() -> Iterator[Goal]:
     for load in ("hot", "spread"):
         yield Goal(f"bulk, {load}: holds/s", 20_000, _bulk(f"holds, {load}"))
         yield Goal(f"bulk, {load}: holds and deducts/s", 20_000, _bulk(f"holds and deducts, {load}"))
-    yield Goal("reserve, 1 in flight: p50 ÷ (empty handler + the same hold by pgbench)", 1.3, _alone, most=True)
+    alone = "reserve, 1 in flight: p50 ÷"
+    yield Goal(f"{alone} (empty handler + the same hold by pgbench)", 1.3, _alone("empty", ONE_HOLD), most=True)
+    yield Goal(f"{alone} the same statement behind gRPC", 1.3, _alone("bare"), most=True)
     for load in ("hot", "spread"):
         yield Goal(f"reserve, {load}: with cache ÷ without", 0.9, _compared("cache", load, "service", "no-cache"))
     for load in ("spread", "cycle-spread"):
@@ -98,12 +100,18 @@ def _tail(load: str) -> Callable[[Results], float | None]:
     return figure
 
 
-def _alone(results: Results) -> float | None:
-    empty, hold = (
-        {row.round: row.p50_ms for row in results.of("alone", "spread", 1, target)} for target in ("empty", ONE_HOLD)
-    )
-    service = results.of("alone", "spread", 1, "service")
-    return median(row.p50_ms / (empty[row.round] + hold[row.round]) for row in service)
+def _alone(*others: str) -> Callable[[Results], float | None]:
+    """Compare with what others take together, measured in turn."""
+
+    def figure(results: Results) -> float | None:
+        together: dict[int, float] = {}
+        for other in others:
+            for row in results.of("alone", "spread", 1, other):
+                together[row.round] = together.get(row.round, 0) + row.p50_ms
+        service = results.of("alone", "spread", 1, "service")
+        return median(row.p50_ms / together[row.round] for row in service if row.round in together)
+
+    return figure
 
 
 def _by_level(rows: Sequence[Row]) -> list[list[Row]]:

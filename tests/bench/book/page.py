@@ -30,6 +30,8 @@ against the answers that the generator saw. [results.json](results.json) has eve
 - *empty handler*: grpc.aio on the same event loop that answers at once, without a database. What gRPC itself costs.
 - *per-request*: the same stack, written as one writes it first: BEGIN, SELECT FOR UPDATE, UPDATE, INSERT, COMMIT for
   each request, then Redis. No ledger, no replays.
+- *bare*: the same stack, which sends this service's statement for each request and does nothing else: no checks, no
+  pool, no cache, one request at a time.
 - *pgbench*: PostgreSQL's own load generator, in C and without gRPC: what the database alone allows.
 - *hot*: all for one product; *zipf*: of 10 000, the second half as often as the first, the third a third as often and
   so on; *spread*: all equally often.
@@ -41,7 +43,7 @@ CAPTIONS = {
     ),
     "alone": (
         "One request at a time",
-        "What a call takes that meets no other: gRPC's share, PostgreSQL's, and the service's with both of them in it.",
+        "What a call takes that meets no other: gRPC's share, PostgreSQL's, the two put together, and the service's.",
     ),
     "bulk": (
         "Bulk calls",
