@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
 from tests.fixtures.shop import balance, locked, stocked, waiting
 from tests.fixtures.traffic import selling
 from tests.fixtures.waiting import eventually
@@ -31,6 +33,18 @@ def code_of(call: grpc.Future[Any]) -> grpc.StatusCode:
     error = call.exception()
     assert isinstance(error, grpc.RpcError)
     return error.code()
+
+
+def asked_pause(refusal: grpc.aio.AioRpcError) -> float:
+    """Read how many seconds to stay away, as a server that stops tells our clients and gRPC's own retries."""
+    trailers = dict(refusal.trailing_metadata() or ())
+    if "grpc-status-details-bin" not in trailers:
+        return 0.0
+    status, retry = Status.FromString(bytes(trailers["grpc-status-details-bin"])), RetryInfo()
+    assert [packed.Unpack(retry) for packed in status.details] == [True]
+    assert (status.code, status.message) == (grpc.StatusCode.UNAVAILABLE.value[0], refusal.details())
+    assert str(retry.retry_delay.ToMilliseconds()) == trailers["grpc-retry-pushback-ms"]
+    return retry.retry_delay.ToMilliseconds() / 1000
 
 
 @pytest.mark.parametrize("calls", [1, 50])
@@ -81,22 +95,29 @@ def test_an_end_mid_traffic_refuses_what_it_does_not_do(database_url: str, serve
     sales.check_nothing_else(database_url)
 
 
+@pytest.mark.parametrize("patient", [False, True], ids=["give up", "come back"])
 def test_callers_of_a_busy_server_that_stops_are_sent_elsewhere(
-    database_url: str, serve: Serve, connect: Connect
+    database_url: str, serve: Serve, connect: Connect, *, patient: bool
 ) -> None:
     server = serve(database_url)
     product_id = stocked(connect(server), 1_000_000)
     told: Counter[grpc.StatusCode] = Counter()
+    turned_away: Counter[int] = Counter()
     busy = asyncio.Event()
 
-    async def ask(stub: InventoryServiceAsyncStub) -> None:
+    async def ask(stub: InventoryServiceAsyncStub, caller: int) -> None:
         request = pb.ReserveStockRequest(product_id=product_id, order_id="order", quantity=1)
         while True:
             try:
                 await stub.ReserveStock(request, timeout=30)
             except grpc.aio.AioRpcError as refusal:
-                told[refusal.code()] += 1
-                return
+                pause = asked_pause(refusal)
+                turned_away[caller] += pause > 0
+                if not patient or pause == 0:
+                    told[refusal.code()] += 1
+                    return
+                await asyncio.sleep(pause)
+                continue
             told[grpc.StatusCode.OK] += 1
             if told[grpc.StatusCode.OK] == 500:
                 busy.set()
@@ -107,7 +128,7 @@ def test_callers_of_a_busy_server_that_stops_are_sent_elsewhere(
             channels = [
                 await stack.enter_async_context(grpc.aio.insecure_channel(server.address, options)) for _ in range(8)
             ]
-            asking = [asyncio.create_task(ask(InventoryServiceStub(channels[no % 8]))) for no in range(128)]
+            asking = [asyncio.create_task(ask(InventoryServiceStub(channels[no % 8]), no)) for no in range(128)]
             await busy.wait()
             server.terminate()
             await asyncio.gather(*asking)
@@ -118,6 +139,9 @@ def test_callers_of_a_busy_server_that_stops_are_sent_elsewhere(
     assert told.keys() <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
     # Half of them and more, where gRPC stops as soon as it is asked to.
     assert told[grpc.StatusCode.CANCELLED] < 12
+    # Those who come back find that nobody listens any longer, so that they reach another server.
+    assert turned_away.total() > 64
+    assert max(turned_away.values()) <= (3 if patient else 1)
     assert server.wait() == 0
 
 

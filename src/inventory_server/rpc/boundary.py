@@ -18,7 +18,7 @@ from google.protobuf.message_factory import GetMessageClass
 from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
 from inventory_server.errors import InternalError, InventoryError, Overloaded, ValidationError, Violation
 from inventory_server.rpc import metering
-from inventory_server.rpc.status import status_of
+from inventory_server.rpc.status import DETAILS_KEY, come_back, status_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -39,6 +39,10 @@ _FAREWELL_SECONDS_MAX = 1.0
 # The server stops listening once no call has come for so long, or after so long in any case.
 _QUIET_SECONDS = 0.05
 _QUIET_SECONDS_MAX = 1.0
+# Who was turned away asks again no sooner than this: or those who do would keep the server from stopping to listen, and
+# themselves from another, since their connection lasts until then.
+_AWAY_SECONDS = 0.2
+_STOPPING = "The server is stopping; go on at another."
 
 
 class Context(Protocol):
@@ -240,13 +244,13 @@ async def _refuse(name: str, context: Context, error: Exception) -> bytes:
 
 async def _abort(context: Context, error: InventoryError) -> bytes:
     status = status_of(error, of="call")
-    metadata = (("grpc-status-details-bin", status.SerializeToString()),)
-    answer: bytes = await context.abort(error.code, error.sentence, metadata)
+    answer: bytes = await context.abort(error.code, error.sentence, ((DETAILS_KEY, status.SerializeToString()),))
     return answer
 
 
 async def _turn_away(context: Context) -> bytes:
-    answer: bytes = await context.abort(grpc.StatusCode.UNAVAILABLE, "The server is stopping; go on at another.", ())
+    trailers = come_back(_STOPPING, after=_AWAY_SECONDS)
+    answer: bytes = await context.abort(grpc.StatusCode.UNAVAILABLE, _STOPPING, trailers)
     return answer
 
 

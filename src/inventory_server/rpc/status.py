@@ -8,6 +8,7 @@ from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
+from grpc import StatusCode
 
 from inventory_client.proto.inventory.v1.inventory_pb2 import StockShortage
 from inventory_server.errors import InsufficientStock, ProductNotFound, ValidationError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from inventory_server.errors import InventoryError
 
 DOMAIN = "inventory.v1"
+DETAILS_KEY = "grpc-status-details-bin"
 
 
 def status_of(error: InventoryError, *, of: str = "item") -> Status:
@@ -46,6 +48,16 @@ def status_of(error: InventoryError, *, of: str = "item") -> Status:
     if error.retry_after is not None:
         details.append(RetryInfo(retry_delay=_duration(error.retry_after)))
     return Status(code=error.code.value[0], message=error.sentence, details=[_packed(detail) for detail in details])
+
+
+def come_back(sentence: str, after: float) -> tuple[tuple[str, str | bytes], ...]:
+    """Give the trailers of an UNAVAILABLE that is no error of ours: when to try again, for our clients and for gRPC's.
+
+    gRPC's own retries know no RetryInfo, but a trailer: https://github.com/grpc/proposal/blob/master/A6-client-retries.md
+    """
+    details = [_packed(RetryInfo(retry_delay=_duration(after)))]
+    status = Status(code=StatusCode.UNAVAILABLE.value[0], message=sentence, details=details)
+    return (DETAILS_KEY, status.SerializeToString()), ("grpc-retry-pushback-ms", str(round(after * 1000)))
 
 
 def _duration(seconds: float) -> Duration:
