@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 SECONDS_MAX = 60 + RUNS * 0.1
 
 
+@pytest.mark.skipif(find_spec("atheris") is None, reason="`make fuzzer` installs atheris")
 @pytest.mark.timeout(SECONDS_MAX + 10)
 def test_what_reaches_new_code_gets_an_answer_of_the_contract(
     database_url: str, redis_url: str, tmp_path: Path
