@@ -197,6 +197,7 @@ def test_a_stopped_database_is_database_unavailable_until_it_is_back(
     private_postgres.stop()
     refused(DatabaseUnavailable, lambda: client.get_stock(product_id))
     refused(DatabaseUnavailable, lambda: client.reserve_stock(product_id, "order", 1))
+    eventually(lambda: server.health() == "NOT_SERVING")
     private_postgres.start()
     eventually(lambda: server.health() == "SERVING", within=30)
     assert balance(client, product_id) == (1, 0)
