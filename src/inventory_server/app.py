@@ -227,4 +227,4 @@ async def _listening(settings: Settings, health: Health) -> AsyncIterator[grpc.a
         yield server
     finally:
         for each in servers:
-            await each.stop(0)
+            await each.stop(None)

@@ -39,6 +39,9 @@ _FAREWELL_SECONDS_MAX = 1.0
 # The server stops listening once no call has come for so long, or after so long in any case.
 _QUIET_SECONDS = 0.05
 _QUIET_SECONDS_MAX = 1.0
+# gRPC's own grace, which is never to end: a stop whose grace runs out while another stop is under way reaches for the
+# server that the other has destroyed already, and the process dies of it. A stop without a grace ends both.
+_GRPC_GRACE_SECONDS = 86_400.0
 # Who was turned away asks again no sooner than this: or those who do would keep the server from stopping to listen, and
 # themselves from another, since their connection lasts until then.
 _AWAY_SECONDS = 0.2
@@ -118,7 +121,7 @@ async def drain(server: grpc.aio.Server, calls: Calls, grace: float) -> None:
     await _quiet(calls, min(grace, _QUIET_SECONDS_MAX))
     grace = max(0.0, end - loop.time())
     idle = calls.idle = asyncio.Event()
-    stopping = asyncio.create_task(server.stop(grace))
+    stopping = asyncio.create_task(server.stop(_GRPC_GRACE_SECONDS))
     streams = [stream for stream in calls.streams if stream is not None]
     for stream in streams:
         stream.cancel()
@@ -128,7 +131,7 @@ async def drain(server: grpc.aio.Server, calls: Calls, grace: float) -> None:
         waiting = asyncio.create_task(idle.wait())
         await asyncio.wait({stopping, waiting}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
-    await server.stop(0)
+    await server.stop(None)
     await stopping
 
 
