@@ -144,9 +144,21 @@ def release_order(order_id: str, request_id: str | UUID | None) -> Call[tuple[Re
     return Call("ReleaseOrder", request, _reservations)
 
 
-def deduct_order(order_id: str, request_id: str | UUID | None) -> Call[tuple[Reservation, ...]]:
-    request = pb.DeductOrderRequest(order_id=order_id, request_id=_id(request_id))
+def deduct_order(
+    order_id: str, late_policy: LatePolicy, skip_released: bool, request_id: str | UUID | None
+) -> Call[tuple[Reservation, ...]]:
+    request = pb.DeductOrderRequest(
+        order_id=order_id,
+        late_policy=late_policy_value(late_policy),
+        skip_released=skip_released,
+        request_id=_id(request_id),
+    )
     return Call("DeductOrder", request, _reservations)
+
+
+def extend_order(order_id: str, ttl: timedelta, request_id: str | UUID | None) -> Call[tuple[Reservation, ...]]:
+    request = pb.ExtendOrderRequest(order_id=order_id, ttl=_values.duration(ttl), request_id=_id(request_id))
+    return Call("ExtendOrder", request, _reservations)
 
 
 def late_policy_value(policy: LatePolicy) -> pb.LatePolicy.ValueType:

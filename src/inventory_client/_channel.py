@@ -42,6 +42,7 @@ RULES: Mapping[str, Rule] = {
     "ReserveOrder": _SHORT,
     "ReleaseOrder": _SHORT,
     "DeductOrder": _SHORT,
+    "ExtendOrder": _SHORT,
     "ExtendReservation": _SHORT,
     "BatchReserveStock": _LONG,
     "BatchSettleReservations": _LONG,

@@ -213,10 +213,27 @@ class InventoryClient:
         return self._run(_calls.release_order(order_id, request_id), timeout)
 
     def deduct_order(
-        self, order_id: str, *, request_id: str | UUID | None = None, timeout: float | None = None
+        self,
+        order_id: str,
+        *,
+        late_policy: LatePolicy = LatePolicy.STRICT,
+        skip_released: bool = False,
+        request_id: str | UUID | None = None,
+        timeout: float | None = None,
     ) -> tuple[Reservation, ...]:
-        """Sell every hold that an order still has, and return those; nothing if one of its holds is gone."""
-        return self._run(_calls.deduct_order(order_id, request_id), timeout)
+        """Sell every hold that an order still has, and return those; nothing if one of its holds is gone.
+
+        With the policy REACQUIRE those that have expired are sold too, if all of their units are available
+        (InsufficientStock, whose `lines` say which are not). With `skip_released` those that were released by request,
+        such as a line that the customer took out of the order, do not count as gone.
+        """
+        return self._run(_calls.deduct_order(order_id, late_policy, skip_released, request_id), timeout)
+
+    def extend_order(
+        self, order_id: str, ttl: timedelta, *, request_id: str | UUID | None = None, timeout: float | None = None
+    ) -> tuple[Reservation, ...]:
+        """Let every hold that an order still has last for `ttl` from now on; none if one of them has expired."""
+        return self._run(_calls.extend_order(order_id, ttl, request_id), timeout)
 
     def batch_reserve_stock(
         self, items: Iterable[ReserveItem], *, timeout: float | None = None

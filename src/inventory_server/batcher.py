@@ -32,6 +32,7 @@ OPERATIONS = (
     "settle",
     "settle_order",
     "extend",
+    "extend_order",
     "read_reservation",
     "find_locked",
     "tidy",

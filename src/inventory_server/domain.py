@@ -15,7 +15,7 @@ QUANTITY_MAX = 1_000_000_000_000
 TTL_US_MIN = 1_000_000
 TTL_US_MAX = 86_400_000_000
 WAIT_US_MAX = 30_000_000
-# Of an order that is ended as one; inventory_settle_orders_v1 says it too.
+# Of an order that is ended as one; inventory_settle_orders_v2 and inventory_extend_orders_v1 say it too.
 ORDER_HOLDS_MAX = 1000
 # One record holds at most this much, so that JSON readers with 53-bit numbers read every balance exactly.
 STOCK_MAX = 1_000_000_000_000_000
@@ -172,6 +172,11 @@ class Order(NamedTuple):
     lines: tuple[Reserve, ...]
     wait: float = 0.0
 
+    @property
+    def has_lines(self) -> bool:
+        """Whether it was asked for line by line, even if by one: a single hold bears the id of its request."""
+        return self.lines[0].reservation_id != self.request_id
+
 
 class Settle(NamedTuple):
     """A hold to end."""
@@ -182,17 +187,26 @@ class Settle(NamedTuple):
 
 
 class SettleOrder(NamedTuple):
-    """An order whose holds are to end, all together."""
+    """An order whose holds are to end; `skip_released`: those released by request do not count as gone."""
 
     order_id: str
     action: Action
     request_id: str
+    skip_released: bool = False
 
 
 class Extend(NamedTuple):
     """A hold to give more time."""
 
     reservation_id: str
+    ttl_us: int
+    request_id: str
+
+
+class ExtendOrder(NamedTuple):
+    """An order whose holds are to get more time, all together."""
+
+    order_id: str
     ttl_us: int
     request_id: str
 

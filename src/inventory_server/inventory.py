@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from inventory_server.attempts import asked_once, attempt_again, attempt_all
 from inventory_server.batcher import Lane
-from inventory_server.domain import Action, Order, Rows, SettleOrder
+from inventory_server.domain import ExtendOrder, Order, Rows, SettleOrder
 from inventory_server.errors import InsufficientStock, InternalError, InventoryError, Overloaded, ReservationNotFound
 from inventory_server.lanes import Lanes
 from inventory_server.postgres.database import RowLocked
@@ -40,7 +40,7 @@ _BUSY_ATTEMPTS = 5
 # Bulk calls under way at once: one for PostgreSQL to work on while another is parsed or rendered here.
 _BULK_WIDTH = 2
 _BULK_QUEUE = 64
-# What an order that is ended counts in a batch: nobody knows yet how many holds it has, up to a thousand.
+# What an order that is ended or extended counts in a batch: nobody knows yet how many holds it has, up to a thousand.
 _ORDER_WEIGHT = 16
 # Lines of an order that count as one more request: less than a request each, since much of that is done once.
 _LINES = 4
@@ -82,6 +82,9 @@ class Inventory:
         )
         self._settle_orders: Lanes[SettleOrder, tuple[Reservation, ...]] = self._lanes(
             "settle_order", holds.settle_orders, _order_id, _rows_of_order, self._forget_orders
+        )
+        self._extend_orders: Lanes[ExtendOrder, tuple[Reservation, ...]] = self._lanes(
+            "extend_order", self._extend_all_orders, _order_id, _rows_of_order, self._remember_orders
         )
         self._room = WaitingRoom(self._reserve_now, self._is_made, settings.queue_size)
         self._bulk = asyncio.Semaphore(_BULK_WIDTH)
@@ -146,14 +149,24 @@ class Inventory:
         try:
             return await self._settle.submit(item, deadline)
         except InsufficientStock as short:
-            if item.action is not Action.REACQUIRE:
-                raise
-            # Other expired holds of the product may do: take them back, as a reserve that is short does.
-            await self._tidy.submit(short.metadata["product_id"], deadline)
+            await self._make_room(short, deadline)
             return await self._settle.submit(item, deadline)
 
     async def settle_order(self, item: SettleOrder, deadline: float | None = None) -> tuple[Reservation, ...]:
-        return await self._settle_orders.submit(item, deadline)
+        """End the holds of an order."""
+        try:
+            return await self._settle_orders.submit(item, deadline)
+        except InsufficientStock as short:
+            await self._make_room(short, deadline)
+            return await self._settle_orders.submit(item, deadline)
+
+    async def _make_room(self, short: InsufficientStock, deadline: float | None) -> None:
+        """Take back the expired holds of what a late payer needs, as a reserve that is short does: they may do."""
+        products = {shortage.product_id for shortage in short.shortages} or {short.metadata["product_id"]}
+        await asyncio.gather(*[self._tidy.submit(product_id, deadline) for product_id in sorted(products)])
+
+    async def extend_order(self, item: ExtendOrder, deadline: float | None = None) -> tuple[Reservation, ...]:
+        return await self._extend_orders.submit(item, deadline)
 
     async def extend(self, item: Extend, deadline: float | None = None) -> Reservation:
         return await self._extend.submit(item, deadline)
@@ -223,6 +236,9 @@ class Inventory:
     async def _extend_all(self, items: Sequence[Extend]) -> list[Reservation | InventoryError]:
         return await self._holds.extend(items, self._life_max_us)
 
+    async def _extend_all_orders(self, items: Sequence[ExtendOrder]) -> list[tuple[Reservation, ...] | InventoryError]:
+        return await self._holds.extend_orders(items, self._life_max_us)
+
     def _remember_orders(self, orders: Sequence[tuple[Reservation, ...]]) -> None:
         self._cache.put(reservation for order in orders for reservation in order)
 
@@ -287,7 +303,7 @@ def _reservation_id(item: Settle | Extend) -> str:
     return item.reservation_id
 
 
-def _order_id(item: SettleOrder) -> str:
+def _order_id(item: SettleOrder | ExtendOrder) -> str:
     return item.order_id
 
 
@@ -295,7 +311,7 @@ def _weight(item: object) -> int:
     """Tell how much of a batch a request takes: a long order keeps its batch, and who waits for it, so much longer."""
     if isinstance(item, Order):
         return 1 + len(item.lines) // _LINES
-    return _ORDER_WEIGHT if isinstance(item, SettleOrder) else 1
+    return _ORDER_WEIGHT if isinstance(item, (SettleOrder, ExtendOrder)) else 1
 
 
 def _rows_of_product(item: Initialize | Change) -> Rows:
@@ -310,7 +326,7 @@ def _rows_of_hold(item: Settle | Extend) -> Rows:
     return Rows(reservation_id=item.reservation_id)
 
 
-def _rows_of_order(item: SettleOrder) -> Rows:
+def _rows_of_order(item: SettleOrder | ExtendOrder) -> Rows:
     return Rows(order_id=item.order_id)
 
 

@@ -83,7 +83,11 @@ _CASES: dict[str, list[tuple[tuple[Any, ...], int]]] = {
     "locked": [(([0], ["p5"], [1], [KNOWN], [2], [HOT]), 1_010), (([], [], [], [], [0], ["o55"]), 40)],
     "set_aside": [((2 * EXPIRED,), EXPIRED + 10)],
     "settle": [(([KNOWN], ["RELEASE"], [NEWER]), 10)],
-    "settle_orders": [((["o55"], ["RELEASE"], [NEW]), 100)],
+    "settle_orders": [
+        ((["o55"], ["RELEASE"], [False], [NEW]), 100),
+        ((["o55"], ["REACQUIRE"], [True], [NEW]), 200),
+    ],
+    "extend_orders": [((["o55"], [1], ["ttl 1 s, order"], [NEW], LAST // 2**20), 200)],
     "extend": [(([KNOWN], [1], ["ttl 1 s"], [NEWER], LAST // 2**20), 10)],
     "explain_stock": [(("p5", None, 20), 100)],
     # A product and at most one row of its ledger.

@@ -31,9 +31,18 @@ if TYPE_CHECKING:
 
     from tests.fixtures.serving import Connect, Serve, Server
 
-MUTATIONS = ["reserve_order", "release_order", "deduct_order", "extend", "adjust", "reacquire"]
+MUTATIONS = [
+    "reserve_order",
+    "release_order",
+    "extend_order",
+    "deduct_order",
+    "reacquire_order",
+    "extend",
+    "adjust",
+    "reacquire",
+]
 OTHERS = ["add", "reserve", "release", "deduct", *MUTATIONS]
-MOVEMENTS = {"reserve_order": 3, "release_order": 2, "deduct_order": 2}
+MOVEMENTS = {"reserve_order": 3, "release_order": 2, "deduct_order": 2, "extend_order": 2, "reacquire_order": 1}
 synchronous = pytest.mark.parametrize("connect", ["sync"], indirect=True)
 
 
@@ -47,14 +56,16 @@ class Subject:
     holds: tuple[Reservation, ...]
     hold: Reservation
     late: Reservation
+    late_order_id: str
 
     @classmethod
     def prepare(cls, client: InventoryClient, server: Server) -> Subject:
         products = [stocked(client, 1000), stocked(client, 1000)]
         order_id, holds = cart(client, 1, 2)
         late = held(client, products[0], 4)
-        expire(server.database_url, late.reservation_id)
-        return cls(client, products, order_id, holds, held(client, products[1], 5), late)
+        late_order_id, (later,) = cart(client, 3)
+        expire(server.database_url, late.reservation_id, later.reservation_id)
+        return cls(client, products, order_id, holds, held(client, products[1], 5), late, late_order_id)
 
     def mutation(self, name: str, request_id: str, client: InventoryClient | None = None) -> Callable[[], Any]:
         """Give a call that makes that mutation, again and again the same."""
@@ -70,6 +81,8 @@ class Subject:
             "reserve_order": partial(client.reserve_order, f"new {self.order_id}", lines, ttl=LONG),
             "release_order": partial(client.release_order, self.order_id),
             "deduct_order": partial(client.deduct_order, self.order_id),
+            "extend_order": partial(client.extend_order, self.order_id, 2 * LONG),
+            "reacquire_order": partial(client.deduct_order, self.late_order_id, late_policy=LatePolicy.REACQUIRE),
             "extend": partial(client.extend_reservation, hold_id, 2 * LONG),
             "adjust": partial(client.adjust_stock, teapot, -3, AdjustmentReason.DAMAGE),
             "reacquire": partial(client.deduct_reservation, self.late.reservation_id, late_policy=LatePolicy.REACQUIRE),

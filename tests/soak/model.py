@@ -159,7 +159,7 @@ def _refusal(
             yield owners[hold], partial(told_status, hold, "DEDUCTED", call.request_id)
         case "RESERVATION_ALREADY_RELEASED" if hold in owners:
             status = told["release_reason"]
-            if call.kind in {"deduct_order", "extend"} and status == "EXPIRED":
+            if call.kind in {"deduct_order", "extend", "extend_order"} and status == "EXPIRED":
                 yield owners[hold], partial(told_expired, hold)
             else:
                 yield owners[hold], partial(told_status, hold, status, call.request_id)

@@ -28,8 +28,13 @@ _KINDS = {
     "deduct": {"DEDUCT"},
     "deduct_order": {"DEDUCT"},
     "late_deduct": {"DEDUCT", "REACQUIRE"},
+    "late_deduct_order": {"DEDUCT", "REACQUIRE"},
     "extend": {"EXTEND"},
+    "extend_order": {"EXTEND"},
 }
+_LATE = {"late_deduct", "late_deduct_order"}
+# All of an order in one transaction: several movements of one request.
+_WHOLE = {"reserve_order", "release_order", "deduct_order", "late_deduct_order", "extend_order"}
 _EXPECTED = UNKNOWN | {
     "INSUFFICIENT_STOCK",
     "PRODUCT_NOT_FOUND",
@@ -56,7 +61,7 @@ def check_promises(calls: Sequence[Call], books: Books) -> Iterator[Violation]:
 
 def check_expiry(calls: Sequence[Call], books: Books) -> Iterator[Violation]:
     """No hold is sold or given more time after it has expired, nor taken back before."""
-    lenient = {call.request_id for call in calls if call.kind == "late_deduct"}
+    lenient = {call.request_id for call in calls if call.kind in _LATE}
     expiries = dict(books.expiries)
     starts = {request_id: attempts[0].start for request_id, attempts in by_request(calls).items()}
     for row in books.movements:
@@ -93,7 +98,7 @@ def _wanted(call: Call, answer: dict[str, Any]) -> Iterator[tuple[str, str, int]
         yield call.asked["product"], "", abs(call.asked.get("quantity", call.asked.get("delta", 0)))
         return
     for hold in answer["holds"]:
-        units = 0 if call.kind == "extend" else call.asked.get("quantity", hold["quantity"])
+        units = 0 if call.kind in {"extend", "extend_order"} else call.asked.get("quantity", hold["quantity"])
         if call.kind != "release_order" or hold["status"] != "EXPIRED":
             yield hold["product"], hold["hold"], units
 
@@ -109,7 +114,7 @@ def _check_unacknowledged(attempts: Sequence[Call], rows: Sequence[Movement]) ->
         yield Violation("twice", "it was not acknowledged, and is in the ledger more than once", call.request_id)
     if call.kind == "reserve_order" and len(rows) not in {0, len(call.asked["lines"])}:
         yield Violation("atomic", f"only {len(rows)} of its lines are in the ledger", call.request_id)
-    elif call.kind not in {"reserve_order", "release_order", "deduct_order"} and len(rows) > 1:
+    elif call.kind not in _WHOLE and len(rows) > 1:
         yield Violation("twice", f"it is in the ledger {len(rows)} times", call.request_id)
     if rows and all(each.refused for each in attempts):
         yield Violation("refused", "every attempt was refused, but it was done", call.request_id)

@@ -88,8 +88,12 @@ async def _send_about_holds(client: AsyncInventoryClient, request: Request) -> d
             return _told(await client.extend_reservation(asked["hold"], ttl, request_id=request_id))
         case "release_order":
             return _told(*await client.release_order(asked["order"], request_id=request_id))
-        case "deduct_order":
-            return _told(*await client.deduct_order(asked["order"], request_id=request_id))
+        case "deduct_order" | "late_deduct_order":
+            policy = LatePolicy.STRICT if request.kind == "deduct_order" else LatePolicy.REACQUIRE
+            return _told(*await client.deduct_order(asked["order"], late_policy=policy, request_id=request_id))
+        case "extend_order":
+            ttl = timedelta(seconds=asked["ttl"])
+            return _told(*await client.extend_order(asked["order"], ttl, request_id=request_id))
         case "get_reservation":
             return _told(await client.get_reservation(asked["hold"]))
         case _:

@@ -134,8 +134,9 @@ class Shopper:
 
     async def _do_settle_order(self) -> None:
         if self._era.orders:
-            kind = self._rng.choice(["release_order", "deduct_order"])
-            await self._make(Request(kind, {"order": self._rng.choice(self._era.orders)}))
+            kind = self._rng.choice(["release_order", "deduct_order", "late_deduct_order", "extend_order"])
+            asked = {"order": self._rng.choice(self._era.orders)}
+            await self._make(Request(kind, asked | ({"ttl": self._ttl()} if kind == "extend_order" else {})))
 
     async def _do_extend(self) -> None:
         if self._era.holds:

@@ -60,6 +60,7 @@ def threads(client: InventoryClient, minute: timedelta, chosen: UUID) -> None:
     assert_type(client.release_reservation("r-1"), Reservation)
     assert_type(client.deduct_reservation("r-1", late_policy=LatePolicy.REACQUIRE), Reservation)
     assert_type(client.extend_reservation("r-1", minute), Reservation)
+    assert_type(client.extend_order("order-1", minute), tuple[Reservation, ...])
     with client as same:
         assert_type(same, InventoryClient)
     with client.hold("teapot", "o-1", 2, ttl=minute) as hold:
@@ -79,6 +80,7 @@ async def tasks(client: AsyncInventoryClient, minute: timedelta, chosen: UUID) -
     assert_type(await client.release_reservation("r-1"), Reservation)
     assert_type(await client.deduct_reservation("r-1", late_policy=LatePolicy.REACQUIRE), Reservation)
     assert_type(await client.extend_reservation("r-1", minute), Reservation)
+    assert_type(await client.extend_order("order-1", minute), tuple[Reservation, ...])
     async with client as same:
         assert_type(same, AsyncInventoryClient)
     async with client.hold("teapot", "o-1", 2, ttl=minute) as hold:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from inventory_server import errors
@@ -18,13 +19,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-    from inventory_server.domain import Extend, Order, Reserve, Rows, Settle, SettleOrder
+    from inventory_server.domain import Extend, ExtendOrder, Order, Reserve, Rows, Settle, SettleOrder
     from inventory_server.postgres.database import BadItem, Database
 
 _RESERVE = query("reserve")
 _SETTLE = query("settle")
 _SETTLE_ORDERS = query("settle_orders")
 _EXTEND = query("extend")
+_EXTEND_ORDERS = query("extend_orders")
 _EXPIRE = query("expire")
 _SET_ASIDE = query("set_aside")
 _TIDY = query("tidy")
@@ -86,11 +88,11 @@ class HoldRepository:
             (
                 texts(item.order_id for item in items),
                 plain(item.action for item in items),
+                booleans(item.skip_released for item in items),
                 plain(item.request_id for item in items),
             ),
         )
-        by_order = {number: [row[1:] for row in group] for number, group in groupby(rows, key=lambda row: row[0])}
-        return [_order_settled(item, by_order[number]) for number, item in enumerate(items, start=1)]
+        return [_order_done(item, of_order) for item, of_order in zip(items, _by_order(rows), strict=True)]
 
     async def extend(self, items: Sequence[Extend], life_max_us: int) -> list[Reservation | errors.InventoryError]:
         """Give holds more time; the reservations of one batch are distinct."""
@@ -99,13 +101,31 @@ class HoldRepository:
             (
                 plain(item.reservation_id for item in items),
                 plain(item.ttl_us for item in items),
-                # What was asked for, to the microsecond, so that a replay can be told from another request.
-                texts(f"ttl {item.ttl_us / 1e6:.12g} s" for item in items),
+                texts(_ttl_asked(item) for item in items),
                 plain(item.request_id for item in items),
                 life_max_us,
             ),
         )
         return [_settled(item, *row, None, None) for item, row in zip(items, rows, strict=True)]
+
+    async def extend_orders(
+        self, items: Sequence[ExtendOrder], life_max_us: int
+    ) -> list[tuple[Reservation, ...] | errors.InventoryError]:
+        """Give the holds of orders more time, all of an order or none; the orders of one batch are distinct."""
+        rows = await self._database.fetch(
+            _EXTEND_ORDERS,
+            (
+                texts(item.order_id for item in items),
+                plain(item.ttl_us for item in items),
+                texts(f"{_ttl_asked(item)}, order" for item in items),
+                plain(item.request_id for item in items),
+                life_max_us,
+            ),
+        )
+        return [
+            _order_done(item, [(*row, None) for row in of_order])
+            for item, of_order in zip(items, _by_order(rows), strict=True)
+        ]
 
     async def read(
         self, reservation_ids: Sequence[str], copies: Mapping[str, Reservation]
@@ -234,7 +254,7 @@ def _short(order: Order, rows: list[tuple[Any, ...]]) -> errors.InventoryError:
         for product_id, (available, _) in found.items()
         if available is None or available < requested[product_id]
     }
-    shortages = tuple(lacking.values()) if len(order.lines) > 1 else ()
+    shortages = tuple(lacking.values()) if order.has_lines else ()
     for short in lacking.values():
         if short.available is not None:
             busy = all(
@@ -267,11 +287,29 @@ def _settled(item: Settle | Extend, outcome: str, *row: Any) -> Reservation | er
             return errors.RequestIdConflict(item.request_id)
 
 
-def _order_settled(item: SettleOrder, rows: list[tuple[Any, ...]]) -> tuple[Reservation, ...] | errors.InventoryError:
+def _ttl_asked(item: Extend | ExtendOrder) -> str:
+    """Say what was asked for, to the microsecond, so that a replay can be told from another request."""
+    return f"ttl {item.ttl_us / 1e6:.12g} s"
+
+
+def _by_order(rows: Sequence[tuple[Any, ...]]) -> list[list[tuple[Any, ...]]]:
+    """Part rows that begin with the number of their order, in the order of these."""
+    return [[row[1:] for row in group] for _, group in groupby(rows, key=itemgetter(0))]
+
+
+def _order_done(
+    item: SettleOrder | ExtendOrder, rows: list[tuple[Any, ...]]
+) -> tuple[Reservation, ...] | errors.InventoryError:
     outcome, reservation_id, *_ = rows[0]
     match outcome:
-        case "DONE" | "REPLAYED":
-            return tuple(Reservation(*row[1:]) for row in rows)
+        case "DONE":
+            return tuple(Reservation(*row[1:-1]) for row in rows)
+        case "REPLAYED":
+            return tuple(Replayed(*row[1:-1]) for row in rows)
+        case "SHORT":
+            _, _, product_id, _, requested, *_, available = rows[0]
+            lacking = [errors.Shortage(row[2], row[4], row[-1]) for row in rows]
+            return errors.InsufficientStock(product_id, requested, available, lacking)
         case "NOT_FOUND":
             return errors.ReservationNotFound.of_order(item.order_id)
         case "TOO_LARGE":

@@ -6,7 +6,6 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
-from inventory_server.domain import Action
 from inventory_server.errors import InventoryError
 from inventory_server.rpc.wire import orders
 from inventory_server.rpc.wire.requests import parse_reserve
@@ -34,12 +33,16 @@ class OrdersServicer:
         return pb.ReserveOrderResponse(reservations=orders.render_reservations(held))
 
     async def ReleaseOrder(self, request: pb.ReleaseOrderRequest, deadline: float | None) -> pb.ReleaseOrderResponse:
-        ended = await self._inventory.settle_order(orders.parse_settle_order(request, Action.RELEASE), deadline)
+        ended = await self._inventory.settle_order(orders.parse_release_order(request), deadline)
         return pb.ReleaseOrderResponse(reservations=orders.render_reservations(ended))
 
     async def DeductOrder(self, request: pb.DeductOrderRequest, deadline: float | None) -> pb.DeductOrderResponse:
-        ended = await self._inventory.settle_order(orders.parse_settle_order(request, Action.DEDUCT), deadline)
+        ended = await self._inventory.settle_order(orders.parse_deduct_order(request), deadline)
         return pb.DeductOrderResponse(reservations=orders.render_reservations(ended))
+
+    async def ExtendOrder(self, request: pb.ExtendOrderRequest, deadline: float | None) -> pb.ExtendOrderResponse:
+        extended = await self._inventory.extend_order(orders.parse_extend_order(request), deadline)
+        return pb.ExtendOrderResponse(reservations=orders.render_reservations(extended))
 
     async def BatchReserveStock(
         self, request: pb.BatchReserveStockRequest, deadline: float | None

@@ -73,7 +73,7 @@ def test_an_order_is_held_ended_and_extended(peer: Peer, client: Any) -> None:
     extend.ttl.FromTimedelta(MINUTE)
     assert [seen.request for seen in peer.seen] == [
         expected,
-        pb.DeductOrderRequest(order_id="o-1", request_id="2"),
+        pb.DeductOrderRequest(order_id="o-1", request_id="2", late_policy=pb.LATE_POLICY_STRICT),
         pb.ReleaseOrderRequest(order_id="o-1", request_id="3"),
         extend,
     ]

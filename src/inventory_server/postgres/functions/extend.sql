@@ -1,9 +1,12 @@
 -- Gives holds more time: each lasts `ttls` from now, but is never shortened nor lasts longer than `life_max_us` in all.
--- `holds` are distinct; `ttls`, `reasons` (which say the ttl in the ledger) and `requests` go with them.
+-- `holds` are distinct; `ttls`, `reasons` (which say the ttl in the ledger), `requests` and, where they extend whole
+-- orders, `lines`, which number the holds of one request, go with them. A caller that has locked the holds and their stock
+-- rows already passes the moment at which it looked at them.
 -- Returns a row per item, in order: its outcome (DONE, REPLAYED, CONFLICT, NOT_FOUND, or RELEASED or DEDUCTED where it
 -- has ended or expired), and the hold.
-CREATE OR REPLACE FUNCTION inventory_extend_v1(
-    holds uuid[], ttls bigint[], reasons text[], requests uuid[], life_max_us bigint
+CREATE OR REPLACE FUNCTION inventory_extend_v2(
+    holds uuid[], ttls bigint[], reasons text[], requests uuid[], life_max_us bigint, lines int[] DEFAULT NULL,
+    moment timestamptz DEFAULT NULL
 )
 RETURNS TABLE (outcome text, product_id text, order_id text, quantity bigint, status text, release_reason text,
     expires_us bigint, created_us bigint, updated_us bigint)
@@ -12,8 +15,6 @@ SET enable_seqscan = off
 SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
-DECLARE
-    moment timestamptz;
 BEGIN
     PERFORM FROM inventory_reservations r WHERE r.reservation_id = ANY (holds) ORDER BY r.reservation_id FOR UPDATE;
     PERFORM FROM inventory_stock s
@@ -22,11 +23,11 @@ BEGIN
     )
     ORDER BY s.product_id FOR UPDATE;
 
-    moment := clock_timestamp();
+    moment := coalesce(moment, clock_timestamp());
 
     RETURN QUERY
     WITH asked AS MATERIALIZED (
-        SELECT i.no, i.reservation_id, i.request_id, i.reason, r.product_id, r.order_id, r.quantity, r.status,
+        SELECT i.no, i.reservation_id, i.request_id, coalesce(i.line, 0) AS line, i.reason, r.product_id, r.order_id, r.quantity, r.status,
             r.release_reason, r.created_at, r.updated_at, r.expires_at,
             r.status = 'RESERVED' AND r.expires_at <= moment AS expired,
             greatest(r.expires_at, least(moment + i.ttl_us * interval '1 microsecond',
@@ -34,9 +35,10 @@ BEGIN
             m.request_id IS NOT NULL AS known,
             m.kind = 'EXTEND' AND m.reservation_id = i.reservation_id AND m.reason = i.reason AS same,
             m.expires_at AS known_expires_at, m.occurred_at AS known_at
-        FROM unnest(holds, ttls, reasons, requests) WITH ORDINALITY AS i (reservation_id, ttl_us, reason, request_id, no)
+        FROM unnest(holds, ttls, reasons, requests, lines)
+            WITH ORDINALITY AS i (reservation_id, ttl_us, reason, request_id, line, no)
         LEFT JOIN inventory_reservations r USING (reservation_id)
-        LEFT JOIN inventory_movements m ON m.request_id = i.request_id AND m.line = 0
+        LEFT JOIN inventory_movements m ON m.request_id = i.request_id AND m.line = coalesce(i.line, 0)
     ), extended AS (
         UPDATE inventory_reservations r
         SET expires_at = a.later, tidy_at = a.later, updated_at = moment
@@ -56,7 +58,7 @@ BEGIN
         INSERT INTO inventory_movements (product_id, version, kind, available_delta, reserved_delta, available_after,
             reserved_after, request_id, line, reservation_id, order_id, reason, expires_at, occurred_at)
         SELECT n.product_id, c.version + n.step, 'EXTEND', 0, 0, c.available_quantity, c.reserved_quantity,
-            n.request_id, 0, n.reservation_id, n.order_id, n.reason, n.later, moment
+            n.request_id, n.line, n.reservation_id, n.order_id, n.reason, n.later, moment
         FROM numbered n JOIN counted c USING (product_id)
     )
     SELECT CASE WHEN a.status IS NULL THEN 'NOT_FOUND'

@@ -4,17 +4,60 @@ CREATE OR REPLACE FUNCTION inventory_order_ender_v1(request uuid) RETURNS uuid
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN md5('order ' || request::text)::uuid;
 
--- Ends every hold of orders that is RESERVED, or, for a DEDUCT in which a hold is gone, none of them. A hold is gone
--- when it has expired or was released and no later hold of the order, live or sold, took its product again.
--- `orders` are distinct; `actions` (RELEASE or DEDUCT) and `requests` go with them.
+-- How each hold of some orders stands at a moment: LIVE, SOLD, or gone: LATE has expired and was not tidied up, LOST was,
+-- GIVEN was released by request. What was replaced is not gone, but STALE while it is RESERVED, then PAST; so is what was
+-- released where `skips` says that this does not matter. Later holds of the order, live or sold, replace those that have
+-- expired where they took at least as many units of the product again as were lost with them; to replace what was
+-- released by request, any will do. `known` tells whether the order's request has ended the hold.
+CREATE OR REPLACE FUNCTION inventory_order_holds_v1(
+    orders text[], skips boolean[], requests uuid[], holds uuid[], moment timestamptz
+)
+RETURNS TABLE (no bigint, reservation_id uuid, product_id text, quantity bigint, state text, known boolean)
+LANGUAGE sql STABLE
+SET enable_seqscan = off
+AS $$
+    WITH held AS (
+        SELECT o.no, o.skip, r.*, r.status = 'RESERVED' AND r.expires_at > moment AS live,
+            r.ended_by = inventory_order_ender_v1(o.request_id) AS known,
+            CASE WHEN r.status = 'DEDUCTED' OR r.status = 'RESERVED' AND r.expires_at > moment THEN r.quantity ELSE 0 END
+                AS kept
+        FROM unnest(orders, skips, requests) WITH ORDINALITY AS o (order_id, skip, request_id, no)
+        JOIN inventory_reservations r ON r.order_id = o.order_id
+        WHERE r.reservation_id = ANY (holds)
+    ), weighed AS (
+        SELECT h.*,
+            sum(h.kept) OVER (PARTITION BY h.no, h.product_id ORDER BY h.created_at DESC)
+                - sum(h.kept) OVER (PARTITION BY h.no, h.product_id, h.created_at) AS kept_later,
+            sum(h.quantity - h.kept) OVER (PARTITION BY h.no, h.product_id, h.created_at) AS lost
+        FROM held h
+    )
+    SELECT w.no, w.reservation_id, w.product_id, w.quantity,
+        CASE WHEN w.live THEN 'LIVE'
+            WHEN w.status = 'DEDUCTED' THEN 'SOLD'
+            WHEN w.kept_later >= CASE w.release_reason WHEN 'REQUESTED' THEN 1 ELSE w.lost END
+                THEN CASE w.status WHEN 'RESERVED' THEN 'STALE' ELSE 'PAST' END
+            WHEN w.status = 'RESERVED' THEN 'LATE'
+            WHEN w.release_reason = 'EXPIRED' THEN 'LOST'
+            WHEN w.skip THEN 'PAST'
+            ELSE 'GIVEN' END,
+        coalesce(w.known, false)
+    FROM weighed w
+$$;
+
+-- Ends every hold of orders that is RESERVED, or, where an order is to be sold of which a hold is gone, none of them.
+-- `orders` are distinct; with them go `actions` (RELEASE; DEDUCT; or REACQUIRE, which sells what has expired too, from
+-- the available quantity where it was tidied up), `skips` (whether holds that were released by request do not count as
+-- gone) and `requests`.
 --
 -- Returns rows for each order: its number and outcome (DONE, REPLAYED, CONFLICT, NOT_FOUND, RELEASED or DEDUCTED where
--- it was so already, TOO_LARGE where it ever had more than 1000 holds), and its holds that were ended, or the one that
--- is to blame. Expired holds of a RELEASE are tidied up beside that. A stock row that is inconsistent fails the whole
--- statement.
-CREATE OR REPLACE FUNCTION inventory_settle_orders_v1(orders text[], actions text[], requests uuid[])
+-- it was so already, TOO_LARGE where it ever had more than 1000 holds, SHORT), and its holds that were ended, or the one
+-- that is to blame, or for a SHORT one each product of which too little is `available` for the `quantity` it needs.
+-- Expired holds of a RELEASE are tidied up beside that. A stock row that is inconsistent fails the whole statement.
+CREATE OR REPLACE FUNCTION inventory_settle_orders_v2(
+    orders text[], actions text[], skips boolean[], requests uuid[]
+)
 RETURNS TABLE (no bigint, outcome text, reservation_id uuid, product_id text, order_id text, quantity bigint,
-    status text, release_reason text, expires_us bigint, created_us bigint, updated_us bigint)
+    status text, release_reason text, expires_us bigint, created_us bigint, updated_us bigint, available bigint)
 LANGUAGE plpgsql
 SET enable_seqscan = off
 SET plan_cache_mode = force_generic_plan
@@ -28,9 +71,12 @@ DECLARE
     wanted   text[];
     askers   uuid[];
     lines    int[];
-    owners   bigint[];
     decided  text[];
     blamed   uuid[];
+    stocks   text[];    -- products that orders want from what is available, and how much of it is left for the next one
+    free     bigint[];
+    short    jsonb := '{}';  -- by number of the order: its products that are short, each with what it needs and what there is
+    claim    record;
     bad      record;
 BEGIN
     bounded := ARRAY(
@@ -52,51 +98,80 @@ BEGIN
 
     moment := clock_timestamp();
 
-    WITH held AS MATERIALIZED (
-        SELECT o.no, r.reservation_id, r.product_id, r.status, r.created_at,
-            r.ended_by = inventory_order_ender_v1(o.request_id) AS known,
-            r.status = 'RESERVED' AND r.expires_at > moment AS live, r.status = 'RESERVED' AS open
-        FROM unnest(orders, actions, requests) WITH ORDINALITY AS o (order_id, action, request_id, no)
-        JOIN inventory_reservations r ON r.order_id = o.order_id
-        WHERE r.reservation_id = ANY (all_ids)
-    ), gone AS (
-        SELECT h.no, h.reservation_id FROM held h
-        WHERE NOT h.live AND h.status <> 'DEDUCTED' AND NOT EXISTS (
-            SELECT FROM held l
-            WHERE l.no = h.no AND l.product_id = h.product_id AND l.created_at > h.created_at
-                AND (l.live OR l.status = 'DEDUCTED')
-        )
-    ), judged AS (
-        SELECT o.no, o.action, o.request_id,
+    WITH judged AS (
+        SELECT o.no,
             CASE WHEN o.order_id <> ALL (bounded) THEN 'TOO_LARGE'
                 WHEN count(h.reservation_id) = 0 THEN 'NOT_FOUND'
                 WHEN bool_or(h.known) THEN
-                    CASE WHEN bool_or(h.known AND h.status = CASE o.action WHEN 'DEDUCT' THEN 'DEDUCTED'
-                        ELSE 'RELEASED' END) THEN 'REPLAYED' ELSE 'CONFLICT' END
-                WHEN bool_or(h.live) AND (o.action = 'RELEASE' OR g.first IS NULL) THEN 'DONE'
-                WHEN g.first IS NOT NULL THEN 'RELEASED'
+                    CASE WHEN bool_or(h.known AND (h.state = 'SOLD') = (o.action <> 'RELEASE')) THEN 'REPLAYED'
+                        ELSE 'CONFLICT' END
+                WHEN o.action = 'DEDUCT' AND bool_or(h.state IN ('LATE', 'LOST', 'GIVEN')) THEN 'RELEASED'
+                WHEN o.action = 'REACQUIRE' AND bool_or(h.state = 'GIVEN') THEN 'RELEASED'
+                WHEN bool_or(h.state = 'LIVE') THEN 'DONE'
+                WHEN o.action = 'REACQUIRE' AND bool_or(h.state IN ('LATE', 'LOST')) THEN 'DONE'
+                WHEN bool_or(h.state IN ('LATE', 'LOST', 'GIVEN')) OR NOT bool_or(h.state = 'SOLD') THEN 'RELEASED'
                 ELSE 'DEDUCTED' END AS outcome,
-            coalesce(g.first, min(h.reservation_id::text) FILTER (WHERE h.status = 'DEDUCTED')::uuid) AS blamed
-        FROM unnest(orders, actions, requests) WITH ORDINALITY AS o (order_id, action, request_id, no)
-        LEFT JOIN held h ON h.no = o.no
-        LEFT JOIN (
-            SELECT no, min(reservation_id::text)::uuid AS first FROM gone GROUP BY no
-        ) g ON g.no = o.no
-        GROUP BY o.no, o.order_id, o.action, o.request_id, g.first
-    ), chosen AS (
-        SELECT h.reservation_id, j.action, j.request_id, j.no,
-            -- An expiry is nobody's request, and a request is looked up by its line 0.
-            (row_number() OVER (PARTITION BY j.no ORDER BY h.live DESC, h.reservation_id))::int - 1 AS line
-        FROM judged j JOIN held h ON h.no = j.no
-        WHERE h.open AND (j.outcome = 'DONE' OR j.outcome = 'RELEASED' AND j.action = 'RELEASE')
+            (array_agg(h.reservation_id ORDER BY
+                CASE WHEN h.state = 'GIVEN' THEN 0
+                    WHEN h.state IN ('LATE', 'LOST') THEN CASE o.action WHEN 'REACQUIRE' THEN 1 ELSE 0 END
+                    WHEN h.state = 'SOLD' THEN 2 ELSE 3 END, h.reservation_id))[1] AS blamed
+        FROM unnest(orders, actions) WITH ORDINALITY AS o (order_id, action, no)
+        LEFT JOIN inventory_order_holds_v1(orders, skips, requests, all_ids, moment) h ON h.no = o.no
+        GROUP BY o.no, o.order_id, o.action
     )
-    SELECT (SELECT array_agg(j.outcome ORDER BY j.no) FROM judged j),
-           (SELECT array_agg(j.blamed ORDER BY j.no) FROM judged j),
-           array_agg(c.reservation_id ORDER BY c.reservation_id), array_agg(c.action ORDER BY c.reservation_id),
-           array_agg(c.request_id ORDER BY c.reservation_id), array_agg(c.line ORDER BY c.reservation_id),
-           array_agg(c.no ORDER BY c.reservation_id)
-    INTO decided, blamed, targets, wanted, askers, lines, owners
-    FROM chosen c;
+    SELECT array_agg(j.outcome ORDER BY j.no), array_agg(j.blamed ORDER BY j.no) INTO decided, blamed FROM judged j;
+
+    -- First come, first served: an order that finds too little leaves it for the next one.
+    IF 'REACQUIRE' = ANY (actions) THEN
+        SELECT array_agg(s.product_id), array_agg(s.available_quantity) INTO stocks, free
+        FROM inventory_stock s
+        WHERE s.product_id IN (
+            SELECT h.product_id FROM inventory_order_holds_v1(orders, skips, requests, all_ids, moment) h
+            WHERE h.state = 'LOST' AND actions[h.no] = 'REACQUIRE' AND decided[h.no] = 'DONE'
+        );
+        FOR claim IN
+            SELECT c.no, jsonb_object_agg(c.product_id, c.units) AS units
+            FROM (
+                SELECT h.no, h.product_id, sum(h.quantity) AS units
+                FROM inventory_order_holds_v1(orders, skips, requests, all_ids, moment) h
+                WHERE h.state = 'LOST' AND actions[h.no] = 'REACQUIRE' AND decided[h.no] = 'DONE'
+                GROUP BY h.no, h.product_id
+            ) c
+            GROUP BY c.no ORDER BY c.no
+        LOOP
+            SELECT jsonb_object_agg(p.product_id, jsonb_build_array(claim.units -> p.product_id, p.units)) AS lacking
+            INTO bad
+            FROM unnest(stocks, free) AS p (product_id, units)
+            WHERE p.units < (claim.units ->> p.product_id)::bigint;
+            IF bad.lacking IS NOT NULL THEN
+                decided[claim.no] := 'SHORT';
+                short := jsonb_set(short, ARRAY[claim.no::text], bad.lacking);
+            ELSE
+                free := ARRAY(
+                    SELECT p.units - coalesce((claim.units ->> p.product_id)::bigint, 0)
+                    FROM unnest(stocks, free) WITH ORDINALITY AS p (product_id, units, place) ORDER BY p.place
+                );
+            END IF;
+        END LOOP;
+    END IF;
+
+    SELECT array_agg(c.reservation_id ORDER BY c.reservation_id), array_agg(c.action ORDER BY c.reservation_id),
+           array_agg(requests[c.no] ORDER BY c.reservation_id), array_agg(c.line ORDER BY c.reservation_id)
+    INTO targets, wanted, askers, lines
+    FROM (
+        SELECT h.no, h.reservation_id,
+            -- What was replaced only expires.
+            CASE WHEN h.state = 'STALE' AND actions[h.no] = 'REACQUIRE' THEN 'DEDUCT' ELSE actions[h.no] END AS action,
+            -- An expiry is nobody's request, and a request is looked up by its line 0.
+            (row_number() OVER (
+                PARTITION BY h.no
+                ORDER BY h.state = 'LIVE' OR h.state <> 'STALE' AND actions[h.no] = 'REACQUIRE' DESC, h.reservation_id
+            ))::int - 1 AS line
+        FROM inventory_order_holds_v1(orders, skips, requests, all_ids, moment) h
+        WHERE h.state IN ('LIVE', 'LATE', 'STALE')
+                AND (decided[h.no] = 'DONE' OR decided[h.no] = 'RELEASED' AND actions[h.no] = 'RELEASE')
+            OR h.state = 'LOST' AND decided[h.no] = 'DONE' AND actions[h.no] = 'REACQUIRE'
+    ) c;
 
     IF targets IS NOT NULL THEN
         SELECT s.* INTO bad
@@ -113,13 +188,19 @@ BEGIN
     RETURN QUERY
     SELECT o.no, decided[o.no], r.reservation_id, r.product_id, r.order_id, r.quantity,
         CASE WHEN x.expired THEN 'RELEASED' ELSE r.status END, CASE WHEN x.expired THEN 'EXPIRED' ELSE r.release_reason END,
-        inventory_micros_v1(r.expires_at), inventory_micros_v1(r.created_at), inventory_micros_v1(r.updated_at)
+        inventory_micros_v1(r.expires_at), inventory_micros_v1(r.created_at), inventory_micros_v1(r.updated_at),
+        NULL::bigint
     FROM unnest(orders, requests) WITH ORDINALITY AS o (order_id, request_id, no)
     LEFT JOIN inventory_reservations r ON r.order_id = CASE WHEN decided[o.no] <> 'TOO_LARGE' THEN o.order_id END
         AND CASE
         WHEN decided[o.no] IN ('DONE', 'REPLAYED') THEN r.ended_by = inventory_order_ender_v1(o.request_id)
         ELSE r.reservation_id = blamed[o.no] END
     CROSS JOIN LATERAL (SELECT r.status = 'RESERVED' AND r.expires_at <= moment AS expired) x
-    ORDER BY o.no, r.reservation_id;
+    WHERE decided[o.no] <> 'SHORT'
+    UNION ALL
+    SELECT s.no::bigint, 'SHORT', NULL, p.product_id, orders[s.no::bigint], (p.numbers ->> 0)::bigint, NULL, NULL, NULL,
+        NULL, NULL, (p.numbers ->> 1)::bigint
+    FROM jsonb_each(short) AS s (no, products) CROSS JOIN jsonb_each(s.products) AS p (product_id, numbers)
+    ORDER BY 1, 3, 4;
 END
 $$;

@@ -13,6 +13,8 @@ from inventory_server.errors import Violation, invalid
 if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration
 
+    from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
 
@@ -74,6 +76,13 @@ class Checks:
         if not TTL_US_MIN <= ttl_us <= TTL_US_MAX - bool(rest_ns):
             self.bad("ttl", "must be 1 s to 24 h")
         return ttl_us
+
+    def given_ttl(self, request: pb.ExtendReservationRequest | pb.ExtendOrderRequest) -> int:
+        """Check a ttl that has no default."""
+        if request.HasField("ttl"):
+            return self.ttl(request.ttl)
+        self.bad("ttl", "is missing")
+        return 0
 
     def wait(self, duration: Duration) -> float:
         wait_us = duration.seconds * 1_000_000 + duration.nanos // 1000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
-from inventory_server.domain import Action, Order, Reserve, Settle, SettleOrder, line_ids
+from inventory_server.domain import Action, ExtendOrder, Order, Reserve, Settle, SettleOrder, line_ids
 from inventory_server.errors import InventoryError
 from inventory_server.rpc.status import status_of
 from inventory_server.rpc.wire.answers import fill_reservation, render_reservation, render_stock
@@ -46,12 +46,30 @@ def parse_order(request: pb.ReserveOrderRequest, ttl_us_default: int) -> Order:
     )
 
 
-def parse_settle_order(request: pb.ReleaseOrderRequest | pb.DeductOrderRequest, action: Action) -> SettleOrder:
+def parse_release_order(request: pb.ReleaseOrderRequest) -> SettleOrder:
     checks = Checks()
     checks.identifier("order_id", request.order_id, "INVALID_ORDER_ID")
     request_id = checks.request_id(request.request_id)
     checks.finish()
-    return SettleOrder(request.order_id, action, request_id)
+    return SettleOrder(request.order_id, Action.RELEASE, request_id)
+
+
+def parse_deduct_order(request: pb.DeductOrderRequest) -> SettleOrder:
+    checks = Checks()
+    checks.identifier("order_id", request.order_id, "INVALID_ORDER_ID")
+    action = deduct_action(checks, request.late_policy)
+    request_id = checks.request_id(request.request_id)
+    checks.finish()
+    return SettleOrder(request.order_id, action, request_id, request.skip_released)
+
+
+def parse_extend_order(request: pb.ExtendOrderRequest) -> ExtendOrder:
+    checks = Checks()
+    checks.identifier("order_id", request.order_id, "INVALID_ORDER_ID")
+    ttl_us = checks.given_ttl(request)
+    request_id = checks.request_id(request.request_id)
+    checks.finish()
+    return ExtendOrder(request.order_id, ttl_us, request_id)
 
 
 def parse_settlement(item: pb.Settlement) -> Settle:

@@ -61,11 +61,7 @@ def parse_adjust(request: pb.AdjustStockRequest) -> Change:
 def parse_extend(request: pb.ExtendReservationRequest) -> Extend:
     checks = Checks()
     reservation_id = checks.reservation_id(request.reservation_id)
-    ttl_us = 0
-    if request.HasField("ttl"):
-        ttl_us = checks.ttl(request.ttl)
-    else:
-        checks.bad("ttl", "is missing")
+    ttl_us = checks.given_ttl(request)
     request_id = checks.request_id(request.request_id)
     checks.finish()
     return Extend(reservation_id, ttl_us, request_id)

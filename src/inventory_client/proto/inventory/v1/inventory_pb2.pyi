@@ -1125,19 +1125,29 @@ class DeductOrderRequest(_message.Message):
 
     ORDER_ID_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    LATE_POLICY_FIELD_NUMBER: _builtins.int
+    SKIP_RELEASED_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order."""
     request_id: _builtins.str
     """A UUID that makes a retry safe."""
+    late_policy: Global___LatePolicy.ValueType
+    """What to do when holds have expired: all of them are sold all the same, or nothing is."""
+    skip_released: _builtins.bool
+    """Whether holds that were released by request do not count as gone, as where the customer took a line out of the order:
+    what is left is sold.
+    """
     def __init__(
         self,
         *,
         order_id: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        late_policy: Global___LatePolicy.ValueType = ...,
+        skip_released: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["late_policy", b"late_policy", "order_id", b"order_id", "request_id", b"request_id", "skip_released", b"skip_released"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1166,6 +1176,62 @@ class DeductOrderResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeductOrderResponse: _TypeAlias = DeductOrderResponse  # noqa: Y015
+
+@_typing.final
+class ExtendOrderRequest(_message.Message):
+    """Asks for more time for a whole order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The order."""
+    request_id: _builtins.str
+    """A UUID that makes a retry safe."""
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """How long its holds last from now on, 1 s to 24 h."""
+
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        ttl: _duration_pb2.Duration | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id", "request_id", b"request_id", "ttl", b"ttl"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExtendOrderRequest: _TypeAlias = ExtendOrderRequest  # noqa: Y015
+
+@_typing.final
+class ExtendOrderResponse(_message.Message):
+    """The holds with their new expiry."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESERVATIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def reservations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reservation]:
+        """The holds that got more time, in the order of their ids."""
+
+    def __init__(
+        self,
+        *,
+        reservations: _abc.Iterable[Global___Reservation] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reservations", b"reservations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExtendOrderResponse: _TypeAlias = ExtendOrderResponse  # noqa: Y015
 
 @_typing.final
 class ExtendReservationRequest(_message.Message):

@@ -88,6 +88,11 @@ class InventoryServiceStub:
                 request_serializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.DeductOrderRequest.SerializeToString,
                 response_deserializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.DeductOrderResponse.FromString,
                 _registered_method=True)
+        self.ExtendOrder = channel.unary_unary(
+                '/inventory.v1.InventoryService/ExtendOrder',
+                request_serializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ExtendOrderRequest.SerializeToString,
+                response_deserializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ExtendOrderResponse.FromString,
+                _registered_method=True)
         self.ExtendReservation = channel.unary_unary(
                 '/inventory.v1.InventoryService/ExtendReservation',
                 request_serializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ExtendReservationRequest.SerializeToString,
@@ -227,9 +232,22 @@ class InventoryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeductOrder(self, request, context):
-        """Deducts every hold of an order that is RESERVED, in one transaction. Where one of its holds has expired or was
-        released, and no later hold of the order took the product again, nothing changes.
-        Errors: as ReleaseOrder; RESERVATION_ALREADY_RELEASED names the hold that is gone.
+        """Deducts every hold of an order that is RESERVED, in one transaction. Where one of its holds is gone nothing changes,
+        unless the request says otherwise. A hold is gone when it has expired and later holds of the order did not take as
+        many units of the product again, or when it was released by request and no later hold took any.
+        Errors: as ReleaseOrder; RESERVATION_ALREADY_RELEASED names the hold that is gone; INSUFFICIENT_STOCK where expired
+        holds were to be taken again and too little is available, with a StockShortage for each such product.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExtendOrder(self, request, context):
+        """Moves the expiry of every hold of an order that is RESERVED, as ExtendReservation does, in one transaction. Where one
+        of its holds has expired, and later ones did not take as many units of the product again, nothing changes.
+        Errors: INVALID_ORDER_ID, VALIDATION_ERROR, RESERVATION_NOT_FOUND where the order has no holds,
+        RESERVATION_ALREADY_RELEASED or RESERVATION_ALREADY_DEDUCTED where none is RESERVED or one has expired,
+        REQUEST_ID_CONFLICT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -371,6 +389,11 @@ def add_InventoryServiceServicer_to_server(servicer, server):
                     servicer.DeductOrder,
                     request_deserializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.DeductOrderRequest.FromString,
                     response_serializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.DeductOrderResponse.SerializeToString,
+            ),
+            'ExtendOrder': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExtendOrder,
+                    request_deserializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ExtendOrderRequest.FromString,
+                    response_serializer=inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ExtendOrderResponse.SerializeToString,
             ),
             'ExtendReservation': grpc.unary_unary_rpc_method_handler(
                     servicer.ExtendReservation,
@@ -697,6 +720,33 @@ class InventoryService:
             '/inventory.v1.InventoryService/DeductOrder',
             inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.DeductOrderRequest.SerializeToString,
             inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.DeductOrderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExtendOrder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inventory.v1.InventoryService/ExtendOrder',
+            inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ExtendOrderRequest.SerializeToString,
+            inventory__client_dot_proto_dot_inventory_dot_v1_dot_inventory__pb2.ExtendOrderResponse.FromString,
             options,
             channel_credentials,
             insecure,

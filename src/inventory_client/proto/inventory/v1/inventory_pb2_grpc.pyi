@@ -86,9 +86,18 @@ class InventoryServiceStub:
     RESERVATION_ALREADY_DEDUCTED where none is RESERVED, INVALID_STOCK_STATE, REQUEST_ID_CONFLICT.
     """
     DeductOrder: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.DeductOrderRequest, _inventory_pb2.DeductOrderResponse]
-    """Deducts every hold of an order that is RESERVED, in one transaction. Where one of its holds has expired or was
-    released, and no later hold of the order took the product again, nothing changes.
-    Errors: as ReleaseOrder; RESERVATION_ALREADY_RELEASED names the hold that is gone.
+    """Deducts every hold of an order that is RESERVED, in one transaction. Where one of its holds is gone nothing changes,
+    unless the request says otherwise. A hold is gone when it has expired and later holds of the order did not take as
+    many units of the product again, or when it was released by request and no later hold took any.
+    Errors: as ReleaseOrder; RESERVATION_ALREADY_RELEASED names the hold that is gone; INSUFFICIENT_STOCK where expired
+    holds were to be taken again and too little is available, with a StockShortage for each such product.
+    """
+    ExtendOrder: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.ExtendOrderRequest, _inventory_pb2.ExtendOrderResponse]
+    """Moves the expiry of every hold of an order that is RESERVED, as ExtendReservation does, in one transaction. Where one
+    of its holds has expired, and later ones did not take as many units of the product again, nothing changes.
+    Errors: INVALID_ORDER_ID, VALIDATION_ERROR, RESERVATION_NOT_FOUND where the order has no holds,
+    RESERVATION_ALREADY_RELEASED or RESERVATION_ALREADY_DEDUCTED where none is RESERVED or one has expired,
+    REQUEST_ID_CONFLICT.
     """
     ExtendReservation: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.ExtendReservationRequest, _inventory_pb2.ExtendReservationResponse]
     """Moves the expiry of a hold to `ttl` from now, never back, and never beyond the server's cap on its whole life.
@@ -188,9 +197,18 @@ class InventoryServiceAsyncStub(InventoryServiceStub):
     RESERVATION_ALREADY_DEDUCTED where none is RESERVED, INVALID_STOCK_STATE, REQUEST_ID_CONFLICT.
     """
     DeductOrder: _aio.UnaryUnaryMultiCallable[_inventory_pb2.DeductOrderRequest, _inventory_pb2.DeductOrderResponse]  # type: ignore[assignment]
-    """Deducts every hold of an order that is RESERVED, in one transaction. Where one of its holds has expired or was
-    released, and no later hold of the order took the product again, nothing changes.
-    Errors: as ReleaseOrder; RESERVATION_ALREADY_RELEASED names the hold that is gone.
+    """Deducts every hold of an order that is RESERVED, in one transaction. Where one of its holds is gone nothing changes,
+    unless the request says otherwise. A hold is gone when it has expired and later holds of the order did not take as
+    many units of the product again, or when it was released by request and no later hold took any.
+    Errors: as ReleaseOrder; RESERVATION_ALREADY_RELEASED names the hold that is gone; INSUFFICIENT_STOCK where expired
+    holds were to be taken again and too little is available, with a StockShortage for each such product.
+    """
+    ExtendOrder: _aio.UnaryUnaryMultiCallable[_inventory_pb2.ExtendOrderRequest, _inventory_pb2.ExtendOrderResponse]  # type: ignore[assignment]
+    """Moves the expiry of every hold of an order that is RESERVED, as ExtendReservation does, in one transaction. Where one
+    of its holds has expired, and later ones did not take as many units of the product again, nothing changes.
+    Errors: INVALID_ORDER_ID, VALIDATION_ERROR, RESERVATION_NOT_FOUND where the order has no holds,
+    RESERVATION_ALREADY_RELEASED or RESERVATION_ALREADY_DEDUCTED where none is RESERVED or one has expired,
+    REQUEST_ID_CONFLICT.
     """
     ExtendReservation: _aio.UnaryUnaryMultiCallable[_inventory_pb2.ExtendReservationRequest, _inventory_pb2.ExtendReservationResponse]  # type: ignore[assignment]
     """Moves the expiry of a hold to `ttl` from now, never back, and never beyond the server's cap on its whole life.
@@ -347,9 +365,24 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inventory_pb2.DeductOrderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inventory_pb2.DeductOrderResponse, _abc.Awaitable[_inventory_pb2.DeductOrderResponse]]:
-        """Deducts every hold of an order that is RESERVED, in one transaction. Where one of its holds has expired or was
-        released, and no later hold of the order took the product again, nothing changes.
-        Errors: as ReleaseOrder; RESERVATION_ALREADY_RELEASED names the hold that is gone.
+        """Deducts every hold of an order that is RESERVED, in one transaction. Where one of its holds is gone nothing changes,
+        unless the request says otherwise. A hold is gone when it has expired and later holds of the order did not take as
+        many units of the product again, or when it was released by request and no later hold took any.
+        Errors: as ReleaseOrder; RESERVATION_ALREADY_RELEASED names the hold that is gone; INSUFFICIENT_STOCK where expired
+        holds were to be taken again and too little is available, with a StockShortage for each such product.
+        """
+
+    @_abc_1.abstractmethod
+    def ExtendOrder(
+        self,
+        request: _inventory_pb2.ExtendOrderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inventory_pb2.ExtendOrderResponse, _abc.Awaitable[_inventory_pb2.ExtendOrderResponse]]:
+        """Moves the expiry of every hold of an order that is RESERVED, as ExtendReservation does, in one transaction. Where one
+        of its holds has expired, and later ones did not take as many units of the product again, nothing changes.
+        Errors: INVALID_ORDER_ID, VALIDATION_ERROR, RESERVATION_NOT_FOUND where the order has no holds,
+        RESERVATION_ALREADY_RELEASED or RESERVATION_ALREADY_DEDUCTED where none is RESERVED or one has expired,
+        REQUEST_ID_CONFLICT.
         """
 
     @_abc_1.abstractmethod
