@@ -133,7 +133,11 @@ class Settings:
     gather_pause: float = setting(
         "1ms", duration, "between two batches the next one grows for as long as each such pause brings another request"
     )
-    gather_max: float = setting("20ms", duration, "but no longer than this; 0s sends what is there at once")
+    gather_max: float = setting(
+        "20ms",
+        duration,
+        "but no longer than this, nor than twice the time of the batch before; 0s sends what is there at once",
+    )
     queue_size: int = setting("4096", whole, "most requests of one operation that wait before OVERLOADED", 1)
     watch_interval: float = setting(
         "1s", duration, "longest pause between two looks at the ledger while somebody watches and nobody wakes us", 0.01

@@ -17,6 +17,7 @@ from inventory_server.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
+    from typing import Any
 
     from inventory_server.batcher import Lane
 
@@ -205,12 +206,13 @@ async def test_a_failure_of_what_follows_changes_no_answer(database: Database) -
     assert await told(ask(lane, "b")) == ["B"]
 
 
-async def busy(database: Database, lane: Lane[str, str]) -> None:
-    """Have the lane end a batch of two, after which it gathers."""
+async def busy(database: Database, lane: Lane[str, str], seconds: float = 0.1) -> None:
+    """Have the lane end a batch of two that took so long, after which it gathers."""
     calls = ask(lane, "x")
     await turn()
     calls += ask(lane, "a", "b")
     await turn()
+    database.seconds = seconds
     database.open.set()
     await told(calls)
 
@@ -249,6 +251,7 @@ async def test_a_lane_gathers_after_a_batch_of_one_that_others_waited_for(databa
     await turn()
     calls += ask(lane, "b")
     await turn()
+    await asyncio.sleep(0.010)
     database.open.set()
     await turn()
     calls += ask(lane, "c")
@@ -257,10 +260,17 @@ async def test_a_lane_gathers_after_a_batch_of_one_that_others_waited_for(databa
 
 
 @alone
-async def test_a_lane_gathers_no_longer_than_it_may_and_no_more_than_a_batch(database: Database) -> None:
-    for limits, expected in (({"gather_max": 0.020}, 20), ({"gather_max": 60, "batch_size": 7}, 7)):
+async def test_a_lane_gathers_no_more_than_a_batch_nor_longer_than_it_may_or_twice_as_long_as_one_took(
+    database: Database,
+) -> None:
+    limited: list[tuple[float, dict[str, Any], int]] = [
+        (0.1, {"gather_max": 0.020}, 20),
+        (0.1, {"gather_max": 60, "batch_size": 7}, 7),
+        (0.005, {"gather_max": 60}, 10),
+    ]
+    for seconds, limits, expected in limited:
         lane = database.lane(gather_pause=0.001, **limits)
-        await busy(database, lane)
+        await busy(database, lane, seconds)
         began = len(database.batches)
         calls = []
         for number in range(50):
@@ -269,3 +279,4 @@ async def test_a_lane_gathers_no_longer_than_it_may_and_no_more_than_a_batch(dat
         await told(calls)
         assert expected - 3 <= len(database.batches[began]) <= expected + 1
         database.open.clear()
+        database.seconds = 0.0
