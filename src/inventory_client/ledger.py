@@ -89,7 +89,7 @@ class StockExplanation:
     `stock` is rebuilt from the ledger; `on_hand_quantity` is its available and reserved quantity together. Until that
     moment `added_quantity` units came in, `removed_quantity` were corrected away and `deducted_quantity` were sold.
     `movements` are the last ones until then, newest first. `consistent` tells whether ledger, counters and holds agree
-    now, and `discrepancies` where they do not, as sentences.
+    now (of more than half a million movements the totals alone), and `discrepancies` where they do not, as sentences.
     """
 
     stock: Stock

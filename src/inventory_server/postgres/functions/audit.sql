@@ -124,3 +124,40 @@ BEGIN
     ORDER BY product_id;
 END
 $$;
+
+-- Tells as inventory_audit_v1 does, but of the totals of one product alone, in a tenth of the time.
+CREATE OR REPLACE FUNCTION inventory_audit_totals_v1(product text) RETURNS TABLE (discrepancy text)
+LANGUAGE sql STABLE
+SET plan_cache_mode = force_custom_plan
+SET jit = off
+SET max_parallel_workers_per_gather = 0
+AS $$
+    WITH last AS (
+        SELECT m.available_after AS available, m.reserved_after AS reserved, m.version
+        FROM inventory_movements m WHERE m.product_id = product ORDER BY m.version DESC LIMIT 1
+    ), ledger AS (
+        SELECT sum(CASE WHEN m.kind IN ('INITIALIZE', 'ADD', 'ADJUST') THEN greatest(m.available_delta, 0)
+                WHEN m.kind = 'CARRY_FORWARD' THEN (m.carried->>'added')::bigint ELSE 0 END) AS added,
+            sum(CASE WHEN m.kind = 'ADJUST' THEN greatest(-m.available_delta, 0)
+                WHEN m.kind = 'CARRY_FORWARD' THEN (m.carried->>'removed')::bigint ELSE 0 END) AS removed,
+            sum(CASE WHEN m.kind IN ('DEDUCT', 'REACQUIRE') THEN -m.available_delta - m.reserved_delta
+                WHEN m.kind = 'CARRY_FORWARD' THEN (m.carried->>'deducted')::bigint ELSE 0 END) AS deducted
+        FROM inventory_movements m WHERE m.product_id = product
+    ), holds AS (
+        SELECT coalesce(sum(r.quantity), 0) AS reserved
+        FROM inventory_reservations r WHERE r.product_id = product AND r.status = 'RESERVED'
+    )
+    SELECT d.sentence
+    FROM inventory_stock s CROSS JOIN last a CROSS JOIN ledger l CROSS JOIN holds h
+    CROSS JOIN LATERAL (VALUES
+        ((s.available_quantity, s.reserved_quantity, s.version) <> (a.available, a.reserved, a.version),
+            format('the record has %s available and %s reserved at version %s, the ledger %s and %s at version %s',
+                s.available_quantity, s.reserved_quantity, s.version, a.available, a.reserved, a.version)),
+        (l.added - l.removed - l.deducted <> s.available_quantity + s.reserved_quantity,
+            format('%s were added, %s removed and %s deducted, but %s are available and %s reserved',
+                l.added, l.removed, l.deducted, s.available_quantity, s.reserved_quantity)),
+        (s.reserved_quantity <> h.reserved,
+            format('%s are reserved, but the holds hold %s', s.reserved_quantity, h.reserved))
+    ) AS d (wrong, sentence)
+    WHERE s.product_id = product AND d.wrong
+$$;

@@ -1,6 +1,7 @@
 -- Tells why a product has its balances, at a moment or now (null), all in one snapshot: the balances rebuilt from the
 -- ledger, what came in and went, the holds made until then by where they stood, and the last movements; and, as of now,
--- whether ledger, record and holds agree. `rows_max` bounds the movements told.
+-- whether ledger, record and holds agree: each movement and hold of up to half a million movements, which takes more
+-- than a second, and of more than that the totals. `rows_max` bounds the movements told.
 --
 -- Returns one row, or none where there is no record. `begins_us` is the moment from which on the ledger is complete;
 -- the balances of an earlier one are null. What was carried forward counts. Reads the whole ledger of the product.
@@ -44,10 +45,14 @@ BEGIN
             max(m.expires_at) FILTER (WHERE m.version <= edge) AS extended_to,
             bool_or(m.kind = 'EXTEND' AND m.version > edge) AS extended_later
         FROM inventory_movements m
-        WHERE m.product_id = product AND m.reservation_id IS NOT NULL
+        -- As of now the holds say themselves where they stand, ten times as fast.
+        WHERE m.product_id = product AND m.reservation_id IS NOT NULL AND at_us IS NOT NULL
         GROUP BY m.reservation_id
     ), stood AS (
-        SELECT r.quantity, CASE WHEN t.sold THEN 'sold' WHEN t.released THEN 'released'
+        SELECT r.quantity, CASE WHEN at_us IS NULL AND r.status <> 'RESERVED'
+                THEN CASE WHEN r.status = 'DEDUCTED' THEN 'sold' WHEN r.release_reason = 'EXPIRED' THEN 'expired'
+                    ELSE 'released' END
+            WHEN t.sold THEN 'sold' WHEN t.released THEN 'released'
             WHEN t.expired OR CASE WHEN t.extended_later
                 THEN coalesce(t.extended_to, r.created_at + r.ttl_us * interval '1 microsecond')
                 ELSE r.expires_at END <= moment THEN 'expired'
@@ -72,7 +77,10 @@ BEGIN
         (SELECT jsonb_agg(jsonb_build_array(l.product_id, l.version, l.kind, l.available_delta, l.reserved_delta,
             l.available_after, l.reserved_after, l.request_id, l.reservation_id, l.order_id, l.reason,
             inventory_micros_v1(l.occurred_at)) ORDER BY l.version DESC) FROM latest l),
-        ARRAY(SELECT a.discrepancy FROM inventory_audit_v1(product, product) a)
+        CASE WHEN 500000 > (
+                SELECT max(m.version) - min(m.version) FROM inventory_movements m WHERE m.product_id = product
+            ) THEN ARRAY(SELECT a.discrepancy FROM inventory_audit_v1(product, product) a)
+            ELSE ARRAY(SELECT a.discrepancy FROM inventory_audit_totals_v1(product) a) END
     FROM inventory_stock s CROSS JOIN sums u
     WHERE s.product_id = product;
 END

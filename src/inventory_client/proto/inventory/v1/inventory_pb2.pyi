@@ -1903,7 +1903,9 @@ class ExplainStockResponse(_message.Message):
     deducted_quantity: _builtins.int
     """Units that were sold until then."""
     consistent: _builtins.bool
-    """Whether ledger, counters and holds agree now."""
+    """Whether ledger, counters and holds agree now: each movement and hold, or the totals where the product has more than
+    half a million movements, of which `inventory-server audit` looks at each.
+    """
     @_builtins.property
     def stock(self) -> Global___Stock:
         """The balances at that moment, rebuilt from the ledger."""
