@@ -1,9 +1,11 @@
 """Every example of README and docs, run as it stands against a real server, with the real grpcurl.
 
 A fenced block of `sh` that begins with grpcurl or `inventory-server audit` is run, and so is each of `python`, in the
-order of the document, on one server with a database of its own. The block after it shows what comes out: `json` is
-compared as JSON, apart from times; of `text` each line must be there, and where it begins with ERROR the command must
-fail. Only the address is replaced.
+order of the document. The block after it shows what comes out: `json` is compared as JSON, apart from times; of `text`
+each line must be there, and where it begins with ERROR the command must fail. Only the address is replaced.
+
+All documents share one server, as they do for a person who reads them. So none may touch the products and orders of
+another: then their order does not matter either.
 """
 
 from __future__ import annotations
@@ -14,16 +16,18 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import psycopg
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.fixtures.serving import Serve
+    from tests.fixtures.serving import Server
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -85,14 +89,22 @@ def grpcurl() -> str:
     return found
 
 
+def ledger(database_url: str) -> Counter[str]:
+    """Count the movements of each product and of each order."""
+    query = """SELECT 'product ' || product_id FROM inventory_movements
+        UNION ALL SELECT 'order ' || order_id FROM inventory_movements WHERE order_id IS NOT NULL"""
+    with psycopg.connect(database_url) as connection:
+        return Counter(name for (name,) in connection.execute(query))
+
+
 @pytest.mark.usefixtures("grpcurl")
 @pytest.mark.parametrize("document", [each for each in DOCUMENTS if any(examples(each))], ids=lambda path: path.name)
-def test_every_example_does_what_the_document_shows(
-    document: Path, serve: Serve, database_url: str, redis_url: str, tmp_path: Path
-) -> None:
-    server = serve(database_url, redis_url)
+def test_every_example_does_what_the_document_shows(document: Path, server: Server, tmp_path: Path) -> None:
+    before = ledger(server.database_url)
     for example in examples(document):
-        check(example, outcome(example, server.address, database_url, tmp_path))
+        check(example, outcome(example, server.address, server.database_url, tmp_path))
+    touched = ledger(server.database_url) - before
+    assert touched.keys().isdisjoint(before), f"another document uses {sorted(touched.keys() & before.keys())}"
 
 
 def test_every_operation_has_an_example() -> None:
