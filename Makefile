@@ -5,8 +5,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 STUBS := src/inventory_client/proto
-GOOGLEAPIS = $(shell $(BIN)/python -c 'import google.rpc, pathlib; print(pathlib.Path(next(iter(google.rpc.__path__))).parent.parent)')
-PROTOC_INCLUDE = $(shell $(BIN)/python -c 'import grpc_tools, pathlib; print(pathlib.Path(grpc_tools.__file__).parent / "_proto")')
 PROTO := inventory_client/proto/inventory/v1/inventory.proto
 
 .DEFAULT_GOAL := help
@@ -35,7 +33,6 @@ acceptance: $(READY) ## drive the real process with the real grpcurl
 lint: $(READY) ## check style, imports, sizes and the proto
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	@mkdir -p build/googleapis/google/rpc && cp "$(GOOGLEAPIS)/google/rpc/status.proto" build/googleapis/google/rpc/
 	$(BIN)/buf lint
 
 types: $(READY) ## check types
@@ -71,7 +68,7 @@ clean: ## remove what was generated, but not the data of `make run`
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 define generate
-	$(BIN)/python -m grpc_tools.protoc -I inventory_client/proto=protos -I "$(PROTOC_INCLUDE)" -I "$(GOOGLEAPIS)" \
+	$(BIN)/python -m grpc_tools.protoc -I inventory_client/proto=protos -I protos \
 	  --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
 	  --python_out=$(1) --grpc_python_out=$(1) --mypy_out=quiet:$(1) --mypy_grpc_out=quiet:$(1) $(PROTO)
 endef
