@@ -5,7 +5,8 @@ Inventory reservation: stock that checkouts hold, pay for or give back, and that
 
 Every mutation takes a `request_id`. The same request sent again under the same id answers what the first one
 answered, also after a crash and from another replica, so a retry is always safe. Another request under that id is
-refused as REQUEST_ID_CONFLICT. Without one the server makes one up, and a retry is a new request.
+refused as REQUEST_ID_CONFLICT. A refusal is not remembered: sent again, the request is decided anew. Without a
+request id the server makes one up, and a retry is a new request.
 """
 
 from collections import abc as _abc
@@ -736,7 +737,7 @@ class ReserveStockRequest(_message.Message):
     product_id: _builtins.str
     """The product."""
     order_id: _builtins.str
-    """The order to hold it for."""
+    """The order to hold it for, which tells no retry: another request for the same order makes another hold."""
     quantity: _builtins.int
     """Units to hold."""
     request_id: _builtins.str
@@ -953,7 +954,7 @@ class ReserveOrderRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     WAIT_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
-    """The order."""
+    """The order, which tells no retry: another request for the same order makes more holds of it."""
     request_id: _builtins.str
     """A UUID that makes a retry safe."""
     @_builtins.property

@@ -5,7 +5,8 @@ Inventory reservation: stock that checkouts hold, pay for or give back, and that
 
 Every mutation takes a `request_id`. The same request sent again under the same id answers what the first one
 answered, also after a crash and from another replica, so a retry is always safe. Another request under that id is
-refused as REQUEST_ID_CONFLICT. Without one the server makes one up, and a retry is a new request.
+refused as REQUEST_ID_CONFLICT. A refusal is not remembered: sent again, the request is decided anew. Without a
+request id the server makes one up, and a retry is a new request.
 """
 
 from collections import abc as _abc
