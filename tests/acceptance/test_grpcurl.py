@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -37,16 +38,16 @@ class Shop:
     def __init__(self, grpcurl: str, directory: Path) -> None:
         self.address = f"127.0.0.1:{free_port()}"
         self._grpcurl = grpcurl
-        self._directory = directory
+        self.directory = directory
         self._log = directory / "log"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         ours = {name: text for name, text in os.environ.items() if not name.startswith("INVENTORY_")}
-        settings = {"INVENTORY_LISTEN": self.address, "INVENTORY_DATA_DIR": str(self._directory / "data")}
+        settings = {"INVENTORY_LISTEN": self.address, "INVENTORY_DATA_DIR": str(self.directory / ".inventory")}
         # The guard ends the server when the tests are killed.
         command = guarded(
-            [str(COMMAND), "serve"], user=OURSELVES, directory=self._directory, death_signal=signal.SIGTERM
+            [str(COMMAND), "serve"], user=OURSELVES, directory=self.directory, death_signal=signal.SIGTERM
         )
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(command, env=ours | settings, stdout=log, stderr=log)
@@ -217,6 +218,16 @@ def test_after_a_kill_the_next_start_has_the_same_stock(shop: Shop) -> None:
     assert shop.end(signal.SIGTERM) == 0
     shop.start()
     assert shop.call("GetStock", productId=product_id) == before
+
+
+def test_the_audit_finds_the_embedded_postgresql_as_the_page_says(shop: Shop) -> None:
+    stocked(shop, 10)
+    page = (Path(__file__).parents[2] / "docs/explain.md").read_text("utf-8")
+    (script,) = re.findall(r"^```sh\n(cluster=.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    command = ["bash", "-euc", f"{script}\n{COMMAND} audit"]
+    done = subprocess.run(command, cwd=shop.directory, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert "everything agrees" in done.stderr
 
 
 def optional(program: str) -> str:
