@@ -6,11 +6,13 @@ import asyncio
 import random
 import time
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from grpc import StatusCode
 
 from inventory_client._channel import RULES
 from inventory_client._status import error_of
-from inventory_client.errors import Cancelled
+from inventory_client.errors import Cancelled, InventoryError, Overloaded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
 
     from inventory_client._calls import Call
     from inventory_client.config import ClientConfig, RetryPolicy
-    from inventory_client.errors import InventoryError
+
+E = TypeVar("E", bound=InventoryError)
 
 
 class Attempts:
@@ -49,18 +52,24 @@ class Attempts:
         self._clock = clock
         self._draw = draw
         self._made = 0
+        self._open = self._open_before = False  # whether an attempt may have been carried out without an answer
         if timeout is None:
             timeout = (rule.timeout if config.timeout is None else config.timeout) + call.wait_seconds
         self._deadline = clock() + timeout
 
+    def begin(self) -> float:
+        """Take note that an attempt is sent now, and give the seconds that it may take."""
+        self._open_before, self._open = self._open, True
+        return self.remaining()
+
     def remaining(self) -> float:
-        """Seconds that the next attempt may take."""
+        """Seconds that are left."""
         return max(self._deadline - self._clock(), 0.0)
 
     def pause_after(self, failure: grpc.RpcError) -> float:
         """Seconds to wait before the next attempt; raises what the failure means when there is none."""
-        error = error_of(failure)
-        error.request_id = self._request_id
+        error = self._told(error_of(failure))
+        self._open = error.outcome_unknown = leaves_open(error, self._open_before)
         self._made += 1
         pause = backoff(self._policy, self._made, self._draw) + asked_pause(error)
         if not error.retryable or self._made >= self._attempts or pause >= self.remaining():
@@ -69,9 +78,35 @@ class Attempts:
 
     def closed(self) -> Cancelled:
         """Say that the client was closed, before an attempt or during it."""
-        error = Cancelled("Channel closed here.")
+        error = self._told(Cancelled("Channel closed here."))
+        error.outcome_unknown = self._open
+        return error
+
+    def _told(self, error: E) -> E:
         error.request_id = self._request_id
         return error
+
+
+# The service has looked the request up and refused it: neither this attempt nor an earlier one has changed anything.
+DECIDED = frozenset(
+    {StatusCode.NOT_FOUND, StatusCode.ALREADY_EXISTS, StatusCode.FAILED_PRECONDITION, StatusCode.ABORTED}
+)
+# This attempt came to nothing before anybody looked; an earlier one may have come further.
+_TURNED_AWAY = frozenset(
+    {
+        StatusCode.INVALID_ARGUMENT,
+        StatusCode.UNAUTHENTICATED,
+        StatusCode.PERMISSION_DENIED,
+        StatusCode.UNIMPLEMENTED,
+    }
+)
+
+
+def leaves_open(error: InventoryError, open_before: bool) -> bool:
+    """Tell whether a request may have been carried out although this is all that was heard of its last attempt."""
+    if error.code in DECIDED:
+        return False
+    return open_before or not (error.code in _TURNED_AWAY or isinstance(error, Overloaded))
 
 
 def being_cancelled() -> bool:

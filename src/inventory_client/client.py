@@ -321,7 +321,7 @@ class InventoryClient:
         request_id: str | UUID | None = None,
         timeout: float | None = None,
     ) -> Iterator[Hold]:
-        """Hold units while a block decides about them; an exception gives them back.
+        """Hold units while a block decides about them; an exception gives them back, unless they may be sold.
 
             with client.hold("teapot", "order-1", 2) as hold:
                 charge(card)
@@ -331,6 +331,10 @@ class InventoryClient:
         reserved until its ttl, so that the payment may also be confirmed later and elsewhere by the reservation id.
         The release on an exception is best effort: if it fails that is logged, your exception goes on unchanged, and
         the hold ends by its ttl. `timeout` is for the reserve.
+
+        Once a deduct was attempted whose outcome is unknown (see `InventoryError.outcome_unknown`), an exception
+        releases nothing: the customer may have paid, and the units may be sold. That is logged as a warning with the
+        request id of the deduct, under which `hold.deduct()`, also after the block, or deduct_reservation repeats it.
         """
         hold = Hold(
             self,
@@ -349,7 +353,7 @@ class InventoryClient:
         attempts = Attempts(call, self.config, timeout)
         while not self._closed:
             try:
-                answer = send(call.request, timeout=attempts.remaining(), metadata=self._metadata)
+                answer = send(call.request, timeout=attempts.begin(), metadata=self._metadata)
             except grpc.RpcError as failure:
                 pause = attempts.pause_after(failure)
             else:

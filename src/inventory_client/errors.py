@@ -30,8 +30,9 @@ class InventoryError(Exception):
     sentence. `metadata` holds every value that the sentence names. `violations` lists the bad fields of an invalid
     request, `retry_after` is how long the server asks to be left alone.
 
-    `request_id` is the id under which a mutation was sent. After an error that leaves its outcome open, such as
-    DeadlineExceeded, repeat the call with `request_id=error.request_id` to get what the first one did, or to do it now.
+    `request_id` is the id under which a mutation was sent. Where `outcome_unknown` says that it may have been carried
+    out all the same, as after DeadlineExceeded, repeat the call with `request_id=error.request_id` to get what the
+    first one did, or to do it now.
 
     The cause (`__cause__`) is the `grpc.RpcError`. All of them can be pickled.
     """
@@ -42,6 +43,7 @@ class InventoryError(Exception):
     violations: tuple[FieldViolation, ...] = ()
     retry_after: timedelta | None = None
     request_id: str | None = None
+    outcome_unknown: bool = False
 
     def __init__(self, message: str = "", metadata: Mapping[str, str] | None = None) -> None:
         super().__init__(message)

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
+from inventory_client._deduct import Deduct, log_kept, log_not_released
 from inventory_client.errors import ReservationAlreadyDeducted, ReservationAlreadyReleased
 from inventory_client.models import ReservationStatus, new_request_id
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 # how long a block that failed waits for the release of its hold; the hold also ends by itself
 ABANDON_TIMEOUT_SECONDS = 2.0
 
-_log = logging.getLogger("inventory_client")
-
 
 class Hold:
     """A reservation in the hands of a block; `reservation` is its state as last answered.
@@ -31,14 +29,15 @@ class Hold:
     def __init__(self, client: InventoryClient, reservation: Reservation) -> None:
         self.reservation = reservation
         self._client = client
-        self._deduct_id = new_request_id()
+        self._deduct = Deduct()
         self._release_id = new_request_id()
 
     def deduct(self, *, timeout: float | None = None) -> Reservation:
         """Sell the hold. ReservationAlreadyReleased says that it has expired or was given back."""
-        self.reservation = self._client.deduct_reservation(
-            self.reservation.reservation_id, request_id=self._deduct_id, timeout=timeout
-        )
+        with self._deduct.attempt():
+            self.reservation = self._client.deduct_reservation(
+                self.reservation.reservation_id, request_id=self._deduct.request_id, timeout=timeout
+            )
         return self.reservation
 
     def release(self, *, timeout: float | None = None) -> Reservation:
@@ -56,12 +55,15 @@ class Hold:
     def _abandon(self) -> None:
         if self.reservation.status is not ReservationStatus.RESERVED:
             return
+        if self._deduct.unknown:
+            log_kept(_named(self.reservation), self.reservation.expires_at, self._deduct)
+            return
         try:
             self.release(timeout=ABANDON_TIMEOUT_SECONDS)
         except (ReservationAlreadyReleased, ReservationAlreadyDeducted):
             pass  # there is nothing left to give back
         except Exception:  # noqa: BLE001 - whatever it is, the exception of the block matters more
-            _log_abandoned(self.reservation)
+            log_not_released(_named(self.reservation), self.reservation.expires_at)
 
 
 class AsyncHold:
@@ -73,14 +75,15 @@ class AsyncHold:
     def __init__(self, client: AsyncInventoryClient, reservation: Reservation) -> None:
         self.reservation = reservation
         self._client = client
-        self._deduct_id = new_request_id()
+        self._deduct = Deduct()
         self._release_id = new_request_id()
 
     async def deduct(self, *, timeout: float | None = None) -> Reservation:
         """Sell the hold. ReservationAlreadyReleased says that it has expired or was given back."""
-        self.reservation = await self._client.deduct_reservation(
-            self.reservation.reservation_id, request_id=self._deduct_id, timeout=timeout
-        )
+        with self._deduct.attempt():
+            self.reservation = await self._client.deduct_reservation(
+                self.reservation.reservation_id, request_id=self._deduct.request_id, timeout=timeout
+            )
         return self.reservation
 
     async def release(self, *, timeout: float | None = None) -> Reservation:
@@ -98,19 +101,16 @@ class AsyncHold:
     async def _abandon(self) -> None:
         if self.reservation.status is not ReservationStatus.RESERVED:
             return
+        if self._deduct.unknown:
+            log_kept(_named(self.reservation), self.reservation.expires_at, self._deduct)
+            return
         try:
             await self.release(timeout=ABANDON_TIMEOUT_SECONDS)
         except (ReservationAlreadyReleased, ReservationAlreadyDeducted):
             pass  # there is nothing left to give back
         except Exception:  # noqa: BLE001 - whatever it is, the exception of the block matters more
-            _log_abandoned(self.reservation)
+            log_not_released(_named(self.reservation), self.reservation.expires_at)
 
 
-def _log_abandoned(held: Reservation) -> None:
-    """Tell that a hold outlives its failed block; to be called where the release failed."""
-    _log.warning(
-        "could not release reservation %s after an exception; it ends at %s",
-        held.reservation_id,
-        held.expires_at.isoformat(),
-        exc_info=True,
-    )
+def _named(held: Reservation) -> str:
+    return f"reservation {held.reservation_id}"

@@ -77,6 +77,7 @@ def make_status() -> Callable[..., Status]:
 class Peer:
     """Answers what `script` holds, one entry a call, and then empty answers. Every operation of the proto is there.
 
+    An event in the script holds its call up until it is set.
     A stream is scripted as a list: it sends the messages, fails with a status, or ends with END. After the last entry,
     and where nothing is scripted, it stays open without a word until the other side goes.
     """
@@ -109,7 +110,10 @@ class Peer:
             metadata = {key: value for key, value in context.invocation_metadata()}  # noqa: C416 - typed as pairs only
             self.seen.append(Seen(method.name, request, metadata, context.time_remaining()))
             self.called.set()
-            outcome: Message = self.script.pop(0) if self.script else answer_class()
+            scripted: Any = self.script.pop(0) if self.script else answer_class()
+            if isinstance(scripted, threading.Event):
+                scripted.wait(30)
+            outcome: Message = answer_class() if isinstance(scripted, threading.Event) else scripted
             fail_with(outcome, context)
             return outcome
 
