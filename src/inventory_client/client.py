@@ -12,7 +12,7 @@ import grpc
 from inventory_client import _bulk, _calls, _channel
 from inventory_client._attempts import Attempts
 from inventory_client._watching import Watching
-from inventory_client.hold import Hold
+from inventory_client.hold import Hold, still_reserved
 from inventory_client.listing import Listing
 from inventory_client.models import LatePolicy
 from inventory_client.proto.inventory.v1.inventory_pb2_grpc import InventoryServiceStub
@@ -332,16 +332,19 @@ class InventoryClient:
         The release on an exception is best effort: if it fails that is logged, your exception goes on unchanged, and
         the hold ends by its ttl. `timeout` is for the reserve.
 
+        With a `request_id` of yours the reserve may be a repetition, which answers what the first one did. Therefore
+        the hold is read, too: one that is over raises ReservationAlreadyDeducted or ReservationAlreadyReleased here.
+
         Once a deduct was attempted whose outcome is unknown (see `InventoryError.outcome_unknown`), an exception
         releases nothing: the customer may have paid, and the units may be sold. That is logged as a warning with the
         request id of the deduct, under which `hold.deduct()`, also after the block, or deduct_reservation repeats it.
         """
-        hold = Hold(
-            self,
-            self.reserve_stock(
-                product_id, order_id, quantity, ttl=ttl, wait=wait, request_id=request_id, timeout=timeout
-            ),
+        held = self.reserve_stock(
+            product_id, order_id, quantity, ttl=ttl, wait=wait, request_id=request_id, timeout=timeout
         )
+        if request_id:
+            held = still_reserved(self.get_reservation(held.reservation_id, timeout=timeout))
+        hold = Hold(self, held)
         try:
             yield hold
         except BaseException:

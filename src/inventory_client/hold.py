@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from inventory_client._deduct import Deduct, log_kept, log_not_released
-from inventory_client.errors import ReservationAlreadyDeducted, ReservationAlreadyReleased
+from inventory_client.errors import ReservationAlreadyDeducted, ReservationAlreadyReleased, UnexpectedError
 from inventory_client.models import ReservationStatus, new_request_id
 
 if TYPE_CHECKING:
@@ -110,6 +110,22 @@ class AsyncHold:
             pass  # there is nothing left to give back
         except Exception:  # noqa: BLE001 - whatever it is, the exception of the block matters more
             log_not_released(_named(self.reservation), self.reservation.expires_at)
+
+
+def still_reserved(held: Reservation) -> Reservation:
+    """Refuse a hold that has ended since it was made, as if somebody had tried to end it again."""
+    told = {"reservation_id": held.reservation_id, "release_reason": str(held.release_reason or "")}
+    match held.status:
+        case ReservationStatus.RESERVED:
+            return held
+        case ReservationStatus.DEDUCTED:
+            raise ReservationAlreadyDeducted(f"Reservation {held.reservation_id} was already deducted.", told)
+        case ReservationStatus.RELEASED:
+            raise ReservationAlreadyReleased(f"Reservation {held.reservation_id} was already released.", told)
+        case _:
+            raise UnexpectedError(
+                f"Reservation {held.reservation_id} has a status that is newer than this client.", told
+            )
 
 
 def _named(held: Reservation) -> str:

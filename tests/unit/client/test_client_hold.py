@@ -17,6 +17,7 @@ from inventory_client import (
     ReservationAlreadyReleased,
     ReservationStatus,
     ServiceUnavailable,
+    UnexpectedError,
 )
 from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
 
@@ -87,10 +88,26 @@ def test_a_block_that_releases_and_fails_releases_once(peer: Peer, client: Any) 
 
 def test_a_block_that_does_nothing_leaves_the_hold_to_its_ttl(peer: Peer, client: Any) -> None:
     peer.script = [RESERVED]
-    with client.hold("teapot", "o-1", 2, request_id="mine"):
+    with client.hold("teapot", "o-1", 2):
         pass
     assert peer.rpcs() == ["ReserveStock"]
+
+
+def test_a_hold_under_a_request_id_of_the_caller_is_read_before_the_block(peer: Peer, client: Any) -> None:
+    later = pb.Reservation(reservation_id="r-1", status=pb.RESERVATION_STATUS_RESERVED, order_id="extended since")
+    peer.script = [RESERVED, pb.GetReservationResponse(reservation=later)]
+    with client.hold("teapot", "o-1", 2, request_id="mine") as hold:
+        assert hold.reservation.order_id == "extended since"
+    assert peer.rpcs() == ["ReserveStock", "GetReservation"]
     assert peer.seen[0].request.request_id == "mine"
+    assert peer.seen[1].request.reservation_id == "r-1"
+
+
+def test_a_status_that_is_newer_than_the_client_lets_nobody_pay(peer: Peer, client: Any) -> None:
+    newer = pb.Reservation(reservation_id="r-1", status=99)  # type: ignore[arg-type]
+    peer.script = [RESERVED, pb.GetReservationResponse(reservation=newer)]
+    with pytest.raises(UnexpectedError), client.hold("teapot", "o-1", 2, request_id="mine"):
+        pytest.fail("the block was entered")
 
 
 def test_without_stock_the_block_is_not_entered(peer: Peer, client: Any, make_status: MakeStatus) -> None:
