@@ -49,6 +49,7 @@ from inventory_client.models import (
     Stock,
     StockShortage,
 )
+from inventory_client.order_hold import AsyncOrderHold, OrderHold
 from inventory_client.watch import AsyncStockWatch, StockWatch
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "AsyncHold",
     "AsyncInventoryClient",
     "AsyncListing",
+    "AsyncOrderHold",
     "AsyncStockWatch",
     "Cancelled",
     "ClientConfig",
@@ -79,6 +81,7 @@ __all__ = [
     "LowStock",
     "Movement",
     "MovementKind",
+    "OrderHold",
     "OrderLine",
     "Overloaded",
     "Page",

@@ -12,10 +12,12 @@ import grpc
 
 from inventory_client import _bulk, _calls, _channel
 from inventory_client._attempts import Attempts, being_cancelled
+from inventory_client._block import async_block, still_reserved
 from inventory_client._watching import Watching
-from inventory_client.hold import AsyncHold, still_reserved
+from inventory_client.hold import AsyncHold
 from inventory_client.listing import AsyncListing
 from inventory_client.models import LatePolicy
+from inventory_client.order_hold import AsyncOrderHold
 from inventory_client.proto.inventory.v1.inventory_pb2_grpc import InventoryServiceStub
 from inventory_client.watch import AsyncStockWatch
 
@@ -346,12 +348,31 @@ class AsyncInventoryClient:
         )
         if request_id:
             held = still_reserved(await self.get_reservation(held.reservation_id, timeout=timeout))
-        hold = AsyncHold(self, held)
-        try:
+        async with async_block(AsyncHold(self, held)) as hold:
             yield hold
-        except BaseException:
-            await hold._abandon()  # noqa: SLF001 - only a failed block may do this
-            raise
+
+    @asynccontextmanager
+    async def hold_order(
+        self,
+        order_id: str,
+        lines: Iterable[OrderLine | tuple[str, int]],
+        *,
+        ttl: timedelta | None = None,
+        wait: timedelta | None = None,
+        request_id: str | UUID | None = None,
+        timeout: float | None = None,
+    ) -> AsyncIterator[AsyncOrderHold]:
+        """Hold all lines of an order while a block decides about it: `hold` for carts, with the same rules.
+
+        The block decides about the order as a whole, so it also ends holds that the order has from elsewhere.
+        """
+        held = await self.reserve_order(order_id, lines, ttl=ttl, wait=wait, request_id=request_id, timeout=timeout)
+        if request_id:
+            held = tuple(
+                [still_reserved(await self.get_reservation(each.reservation_id, timeout=timeout)) for each in held]
+            )
+        async with async_block(AsyncOrderHold(self, order_id, held)) as hold:
+            yield hold
 
     async def _run(self, call: _calls.Call[T], timeout: float | None) -> T:
         send: grpc.aio.UnaryUnaryMultiCallable[Any, Any] = getattr(self.stub, call.rpc)

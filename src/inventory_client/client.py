@@ -11,10 +11,12 @@ import grpc
 
 from inventory_client import _bulk, _calls, _channel
 from inventory_client._attempts import Attempts
+from inventory_client._block import block, still_reserved
 from inventory_client._watching import Watching
-from inventory_client.hold import Hold, still_reserved
+from inventory_client.hold import Hold
 from inventory_client.listing import Listing
 from inventory_client.models import LatePolicy
+from inventory_client.order_hold import OrderHold
 from inventory_client.proto.inventory.v1.inventory_pb2_grpc import InventoryServiceStub
 from inventory_client.watch import StockWatch
 
@@ -344,12 +346,29 @@ class InventoryClient:
         )
         if request_id:
             held = still_reserved(self.get_reservation(held.reservation_id, timeout=timeout))
-        hold = Hold(self, held)
-        try:
+        with block(Hold(self, held)) as hold:
             yield hold
-        except BaseException:
-            hold._abandon()  # noqa: SLF001 - only a failed block may do this
-            raise
+
+    @contextmanager
+    def hold_order(
+        self,
+        order_id: str,
+        lines: Iterable[OrderLine | tuple[str, int]],
+        *,
+        ttl: timedelta | None = None,
+        wait: timedelta | None = None,
+        request_id: str | UUID | None = None,
+        timeout: float | None = None,
+    ) -> Iterator[OrderHold]:
+        """Hold all lines of an order while a block decides about it: `hold` for carts, with the same rules.
+
+        The block decides about the order as a whole, so it also ends holds that the order has from elsewhere.
+        """
+        held = self.reserve_order(order_id, lines, ttl=ttl, wait=wait, request_id=request_id, timeout=timeout)
+        if request_id:
+            held = tuple(still_reserved(self.get_reservation(each.reservation_id, timeout=timeout)) for each in held)
+        with block(OrderHold(self, order_id, held)) as hold:
+            yield hold
 
     def _run(self, call: _calls.Call[T], timeout: float | None) -> T:
         send: grpc.UnaryUnaryMultiCallable[Any, Any] = getattr(self.stub, call.rpc)

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from inventory_client._deduct import Deduct, log_kept, log_not_released
-from inventory_client.errors import ReservationAlreadyDeducted, ReservationAlreadyReleased, UnexpectedError
+from inventory_client._block import ABANDON_TIMEOUT_SECONDS, Deduct, log_kept, log_not_released
+from inventory_client.errors import ReservationAlreadyDeducted, ReservationAlreadyReleased
 from inventory_client.models import ReservationStatus, new_request_id
 
 if TYPE_CHECKING:
@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from inventory_client.aio import AsyncInventoryClient
     from inventory_client.client import InventoryClient
     from inventory_client.models import Reservation
-
-# how long a block that failed waits for the release of its hold; the hold also ends by itself
-ABANDON_TIMEOUT_SECONDS = 2.0
 
 
 class Hold:
@@ -110,22 +107,6 @@ class AsyncHold:
             pass  # there is nothing left to give back
         except Exception:  # noqa: BLE001 - whatever it is, the exception of the block matters more
             log_not_released(_named(self.reservation), self.reservation.expires_at)
-
-
-def still_reserved(held: Reservation) -> Reservation:
-    """Refuse a hold that has ended since it was made, as if somebody had tried to end it again."""
-    told = {"reservation_id": held.reservation_id, "release_reason": str(held.release_reason or "")}
-    match held.status:
-        case ReservationStatus.RESERVED:
-            return held
-        case ReservationStatus.DEDUCTED:
-            raise ReservationAlreadyDeducted(f"Reservation {held.reservation_id} was already deducted.", told)
-        case ReservationStatus.RELEASED:
-            raise ReservationAlreadyReleased(f"Reservation {held.reservation_id} was already released.", told)
-        case _:
-            raise UnexpectedError(
-                f"Reservation {held.reservation_id} has a status that is newer than this client.", told
-            )
 
 
 def _named(held: Reservation) -> str:

@@ -10,6 +10,7 @@ from inventory_client import (
     AsyncHold,
     AsyncInventoryClient,
     AsyncListing,
+    AsyncOrderHold,
     AsyncStockWatch,
     ClientConfig,
     FieldViolation,
@@ -24,6 +25,7 @@ from inventory_client import (
     LowStock,
     Movement,
     MovementKind,
+    OrderHold,
     OrderLine,
     Page,
     ReleaseReason,
@@ -69,6 +71,9 @@ def threads(client: InventoryClient, minute: timedelta, chosen: UUID) -> None:
         assert_type(hold.deduct(), Reservation)
         assert_type(hold.release(timeout=1.5), Reservation)
         assert_type(hold.extend(minute), Reservation)
+    with client.hold_order("o-1", [("teapot", 2)], ttl=minute) as order:
+        assert_type(order, OrderHold)
+        assert_type(order.deduct(), tuple[Reservation, ...])
 
 
 async def tasks(client: AsyncInventoryClient, minute: timedelta, chosen: UUID) -> None:
@@ -88,6 +93,9 @@ async def tasks(client: AsyncInventoryClient, minute: timedelta, chosen: UUID) -
         assert_type(await hold.deduct(), Reservation)
         assert_type(await hold.release(), Reservation)
         assert_type(await hold.extend(minute), Reservation)
+    async with client.hold_order("o-1", [("teapot", 2)], ttl=minute) as order:
+        assert_type(order, AsyncOrderHold)
+        assert_type(await order.release(), tuple[Reservation, ...])
 
 
 def threads_with_more(client: InventoryClient, minute: timedelta) -> None:

@@ -23,6 +23,7 @@ from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from typing import Self
 
     from google.protobuf.message import Message
@@ -182,9 +183,14 @@ class Blocking:
     def __exit__(self, *_: object) -> None:
         self._runner.run(self._client.__aexit__(*_))
 
+    def hold(self, *args: Any, **kwargs: Any) -> AbstractContextManager[Blocking]:
+        return self._block(self._client.hold(*args, **kwargs))
+
+    def hold_order(self, *args: Any, **kwargs: Any) -> AbstractContextManager[Blocking]:
+        return self._block(self._client.hold_order(*args, **kwargs))
+
     @contextmanager
-    def hold(self, *args: Any, **kwargs: Any) -> Iterator[Blocking]:
-        manager = self._client.hold(*args, **kwargs)
+    def _block(self, manager: Any) -> Iterator[Blocking]:
         hold: Any = self._runner.run(manager.__aenter__())
         try:
             yield Blocking(self._runner, hold)

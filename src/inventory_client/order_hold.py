@@ -1,0 +1,101 @@
+"""A whole order in the hands of a block, for threads and for asyncio."""
+# ruff: noqa: ASYNC109 - gRPC's own deadlines reach the server, asyncio.timeout would not
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from inventory_client._block import ABANDON_TIMEOUT_SECONDS, Deduct, log_kept, log_not_released
+from inventory_client.errors import ReservationAlreadyDeducted, ReservationAlreadyReleased
+from inventory_client.models import ReservationStatus, new_request_id
+
+if TYPE_CHECKING:
+    from inventory_client.aio import AsyncInventoryClient
+    from inventory_client.client import InventoryClient
+    from inventory_client.models import Reservation
+
+
+class OrderHold:
+    """An order in the hands of a block; `reservations` are its holds as last answered.
+
+    Deduct and release end the whole order. Either may be called again when its outcome is unknown: the second call
+    repeats the same request.
+    """
+
+    def __init__(self, client: InventoryClient, order_id: str, reservations: tuple[Reservation, ...]) -> None:
+        self.order_id = order_id
+        self.reservations = reservations
+        self._client = client
+        self._deduct = Deduct()
+        self._release_id = new_request_id()
+
+    def deduct(self, *, timeout: float | None = None) -> tuple[Reservation, ...]:
+        """Sell the order. ReservationAlreadyReleased says that one of its holds has expired or was given back."""
+        with self._deduct.attempt():
+            self.reservations = self._client.deduct_order(
+                self.order_id, request_id=self._deduct.request_id, timeout=timeout
+            )
+        return self.reservations
+
+    def release(self, *, timeout: float | None = None) -> tuple[Reservation, ...]:
+        """Give the order back before the block ends."""
+        self.reservations = self._client.release_order(self.order_id, request_id=self._release_id, timeout=timeout)
+        return self.reservations
+
+    def _abandon(self) -> None:
+        if all(held.status is not ReservationStatus.RESERVED for held in self.reservations):
+            return
+        what, ends_at = f"order {self.order_id}", min(held.expires_at for held in self.reservations)
+        if self._deduct.unknown:
+            log_kept(what, ends_at, self._deduct)
+            return
+        try:
+            self.release(timeout=ABANDON_TIMEOUT_SECONDS)
+        except (ReservationAlreadyReleased, ReservationAlreadyDeducted):
+            pass  # there is nothing left to give back
+        except Exception:  # noqa: BLE001 - whatever it is, the exception of the block matters more
+            log_not_released(what, ends_at)
+
+
+class AsyncOrderHold:
+    """An order in the hands of a block; `reservations` are its holds as last answered.
+
+    Deduct and release end the whole order. Either may be called again when its outcome is unknown: the second call
+    repeats the same request.
+    """
+
+    def __init__(self, client: AsyncInventoryClient, order_id: str, reservations: tuple[Reservation, ...]) -> None:
+        self.order_id = order_id
+        self.reservations = reservations
+        self._client = client
+        self._deduct = Deduct()
+        self._release_id = new_request_id()
+
+    async def deduct(self, *, timeout: float | None = None) -> tuple[Reservation, ...]:
+        """Sell the order. ReservationAlreadyReleased says that one of its holds has expired or was given back."""
+        with self._deduct.attempt():
+            self.reservations = await self._client.deduct_order(
+                self.order_id, request_id=self._deduct.request_id, timeout=timeout
+            )
+        return self.reservations
+
+    async def release(self, *, timeout: float | None = None) -> tuple[Reservation, ...]:
+        """Give the order back before the block ends."""
+        self.reservations = await self._client.release_order(
+            self.order_id, request_id=self._release_id, timeout=timeout
+        )
+        return self.reservations
+
+    async def _abandon(self) -> None:
+        if all(held.status is not ReservationStatus.RESERVED for held in self.reservations):
+            return
+        what, ends_at = f"order {self.order_id}", min(held.expires_at for held in self.reservations)
+        if self._deduct.unknown:
+            log_kept(what, ends_at, self._deduct)
+            return
+        try:
+            await self.release(timeout=ABANDON_TIMEOUT_SECONDS)
+        except (ReservationAlreadyReleased, ReservationAlreadyDeducted):
+            pass  # there is nothing left to give back
+        except Exception:  # noqa: BLE001 - whatever it is, the exception of the block matters more
+            log_not_released(what, ends_at)
