@@ -12,7 +12,7 @@ from grpc import StatusCode
 
 from inventory_client._channel import RULES
 from inventory_client._status import error_of
-from inventory_client.errors import Cancelled, InventoryError, Overloaded
+from inventory_client.errors import Cancelled, DeadlineExceeded, InventoryError, Overloaded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +58,12 @@ class Attempts:
         self._deadline = clock() + timeout
 
     def begin(self) -> float:
-        """Take note that an attempt is sent now, and give the seconds that it may take."""
+        """Take note that an attempt is sent now, and give the seconds that it may take.
+
+        Without any time the first one is not sent: gRPC would, and often be answered before it looks at a clock.
+        """
+        if not self._made and not self.remaining():
+            raise self._told(DeadlineExceeded("The timeout was over before anything was sent."))
         self._open_before, self._open = self._open, True
         return self.remaining()
 

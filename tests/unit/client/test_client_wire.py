@@ -18,12 +18,14 @@ from grpc import StatusCode
 from inventory_client import (
     AsyncHold,
     AsyncInventoryClient,
+    AsyncOrderHold,
     Cancelled,
     ClientConfig,
     DeadlineExceeded,
     Hold,
     InsufficientStock,
     InventoryClient,
+    OrderHold,
     RetryPolicy,
     ServiceUnavailable,
     Tls,
@@ -75,6 +77,14 @@ def test_each_method_sends_its_request_and_reads_its_answer(peer: Peer, client: 
         pb.ReleaseReservationRequest(reservation_id="r-1", request_id="6"),
         pb.DeductReservationRequest(reservation_id="r-1", request_id="7", late_policy=pb.LATE_POLICY_STRICT),
     ]
+
+
+@pytest.mark.parametrize("timeout", [0, -1.0])
+def test_without_any_time_nothing_is_sent(timeout: float, peer: Peer, client: Any) -> None:
+    with pytest.raises(DeadlineExceeded) as raised:
+        client.reserve_stock("teapot", "o-1", 2, request_id="mine", timeout=timeout)
+    assert (raised.value.request_id, raised.value.outcome_unknown) == ("mine", False)
+    assert peer.seen == []
 
 
 def test_a_call_goes_on_under_the_same_request_id_until_it_is_answered(
@@ -228,7 +238,10 @@ def test_cancelling_a_task_cancels_its_call(peer: Peer, make_status: MakeStatus)
     assert len(peer.seen) == 1
 
 
-@pytest.mark.parametrize(("ours", "theirs"), [(InventoryClient, AsyncInventoryClient), (Hold, AsyncHold)])
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [(InventoryClient, AsyncInventoryClient), (Hold, AsyncHold), (OrderHold, AsyncOrderHold)],
+)
 def test_the_two_clients_have_the_same_methods_with_the_same_arguments(ours: type, theirs: type) -> None:
     def methods(cls: type) -> dict[str, list[str]]:
         public = {name: value for name, value in vars(cls).items() if callable(value) and not name.startswith("_")}
