@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from datetime import timedelta
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from inventory_client.config import ClientConfig, RetryPolicy
 
 E = TypeVar("E", bound=InventoryError)
+
+_log = logging.getLogger("inventory_client")
 
 
 class Attempts:
@@ -46,6 +49,7 @@ class Attempts:
         draw: Callable[[], float] = random.random,
     ) -> None:
         rule = RULES[call.rpc]
+        self._rpc = call.rpc
         self._request_id = call.request_id
         self._policy = config.retry
         self._attempts = config.retry.attempts if rule.retried else 1
@@ -79,6 +83,7 @@ class Attempts:
         pause = backoff(self._policy, self._made, self._draw) + asked_pause(error)
         if not error.retryable or self._made >= self._attempts or pause >= self.remaining():
             raise error from failure
+        log_retry(self._rpc, self._made, error, failure, pause)
         return pause
 
     def closed(self) -> Cancelled:
@@ -112,6 +117,22 @@ def leaves_open(error: InventoryError, open_before: bool) -> bool:
     if error.code in DECIDED:
         return False
     return open_before or not (error.code in _TURNED_AWAY or isinstance(error, Overloaded))
+
+
+def log_retry(rpc: str, attempt: int, error: InventoryError, failure: grpc.RpcError | None, pause: float) -> None:
+    """Tell of a failure that nobody sees, as another attempt follows."""
+    _log.info(
+        "%s failed in attempt %d (%s: %s); the next one follows in %.3f s%s",
+        rpc,
+        attempt,
+        error.reason,
+        error,
+        pause,
+        f" under request id {error.request_id}" if error.request_id else "",
+    )
+    details = getattr(failure, "debug_error_string", None)
+    if details is not None:
+        _log.debug("%s failed in attempt %d: %s", rpc, attempt, details())
 
 
 def being_cancelled() -> bool:

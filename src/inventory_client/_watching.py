@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from inventory_client import _values
-from inventory_client._attempts import asked_pause, backoff
+from inventory_client._attempts import asked_pause, backoff, log_retry
 from inventory_client._channel import RULES
 from inventory_client._status import error_of
 from inventory_client.errors import InventoryError, ServiceUnavailable
@@ -87,6 +87,7 @@ class Watching:
             self._failures = 0
             self._down_since = None
             raise error from failure
+        log_retry("WatchStock", self._failures, error, failure, pause)
         return pause
 
     def _survives(self, error: InventoryError) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import socket
 import threading
 import time
@@ -85,6 +86,29 @@ def test_without_any_time_nothing_is_sent(timeout: float, peer: Peer, client: An
         client.reserve_stock("teapot", "o-1", 2, request_id="mine", timeout=timeout)
     assert (raised.value.request_id, raised.value.outcome_unknown) == ("mine", False)
     assert peer.seen == []
+
+
+def test_a_retry_is_told_in_the_log_and_what_is_raised_is_not(
+    peer: Peer, client: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    peer.script = [StatusCode.UNAVAILABLE] * 4
+    with caplog.at_level(logging.INFO, "inventory_client"), pytest.raises(ServiceUnavailable):
+        client.reserve_stock("teapot", "o-1", 2, request_id="mine")
+    told = [(record.name, record.levelname, record.getMessage()) for record in caplog.records]
+    assert len(told) == 3
+    for attempt, (name, level, sentence) in enumerate(told, start=1):
+        assert (name, level) == ("inventory_client", "INFO")
+        assert sentence.startswith(f"ReserveStock failed in attempt {attempt} (UNAVAILABLE: by a proxy); the next one")
+        assert sentence.endswith("under request id mine")
+
+
+def test_what_grpc_says_of_a_failure_is_told_to_those_who_debug(
+    peer: Peer, client: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    peer.script = [StatusCode.UNAVAILABLE, pb.GetStockResponse()]
+    with caplog.at_level(logging.DEBUG, "inventory_client"):
+        client.get_stock("teapot")
+    assert [record.levelname for record in caplog.records if record.name == "inventory_client"] == ["INFO", "DEBUG"]
 
 
 def test_a_call_goes_on_under_the_same_request_id_until_it_is_answered(
