@@ -62,7 +62,7 @@ def batch_get_stock(product_ids: Iterable[str]) -> Call[tuple[Stock | InventoryE
             for outcome in answer.outcomes
         )
 
-    return Call("BatchGetStock", pb.BatchGetStockRequest(product_ids=product_ids), read)
+    return Call("BatchGetStock", pb.BatchGetStockRequest(product_ids=_values.product_ids(product_ids)), read)
 
 
 def list_stock(max_available: int | None, page_size: int | None, page_token: str) -> Call[Page[Stock]]:

@@ -13,7 +13,7 @@ from inventory_client.models import ReleaseReason, Reservation, ReservationStatu
 from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 _STATUSES = {
     pb.RESERVATION_STATUS_RESERVED: ReservationStatus.RESERVED,
@@ -93,6 +93,13 @@ def explanation(message: pb.ExplainStockResponse) -> StockExplanation:
         consistent=message.consistent,
         discrepancies=tuple(message.discrepancies),
     )
+
+
+def product_ids(given: Iterable[str]) -> tuple[str, ...]:
+    """Write a list of products; a single one would pass as a list of its characters, and is refused."""
+    if isinstance(given, str):
+        raise TypeError(f"product_ids must be a list of product ids, not one of them: [{given!r}]")
+    return tuple(given)
 
 
 def duration(value: timedelta | None) -> Duration | None:

@@ -37,7 +37,7 @@ class Watching:
         draw: Callable[[], float] = random.random,
     ) -> None:
         self.resume_token = resume_token
-        self._product_ids = tuple(product_ids)
+        self._product_ids = _values.product_ids(product_ids)
         self._low_stock = low_stock
         self._policy = config.retry
         self._patience = RULES["WatchStock"].timeout if timeout is None else timeout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -295,3 +296,10 @@ def test_an_item_without_a_request_id_has_one_for_all_its_attempts(empty: Any) -
     settle = SettleItem("hold", SettlementAction.DEDUCT, request_id=empty)
     assert len({uuid.UUID(str(item.request_id)) for item in (reserve, settle)}) == 2
     assert ReserveItem("teapot", "o-1", 1, request_id="mine").request_id == "mine"
+
+
+def test_one_product_id_is_no_list_of_them(peer: Peer, client: Any) -> None:
+    for call in (client.batch_get_stock, client.watch_stock):
+        with pytest.raises(TypeError, match=re.escape("must be a list of product ids, not one of them: ['teapot']")):
+            call("teapot")
+    assert peer.seen == []
