@@ -100,7 +100,8 @@ def error_from(code: StatusCode, message: str, status: Status) -> InventoryError
         error.lines = (StockShortage(error.product_id, error.requested, error.available),)
     retry = _detail(status, RetryInfo)
     if retry.HasField("retry_delay"):
-        error.retry_after = retry.retry_delay.ToTimedelta()
+        with suppress(OverflowError):  # longer than a timedelta can be, as no duration of the standard is
+            error.retry_after = retry.retry_delay.ToTimedelta()
     return error
 
 
@@ -125,4 +126,4 @@ def _shortage(message: pb.StockShortage) -> StockShortage:
 
 def _http_status(info: ErrorInfo, cls: type[InventoryError]) -> int:
     text = info.metadata.get("http_status", "")
-    return int(text) if text.isdecimal() else cls.http_status
+    return int(text) if text.isdecimal() and len(text) == 3 else cls.http_status

@@ -185,6 +185,15 @@ def test_a_damaged_detail_is_passed_over(make_status: MakeStatus) -> None:
     assert type(error_of_status(status)) is ProductNotFound
 
 
+def test_a_detail_newer_than_this_client_and_figures_beyond_all_bounds_crash_nothing(make_status: MakeStatus) -> None:
+    endless = {"http_status": "4" * 5000, "available": "4" * 5000}
+    status = make_status(StatusCode.FAILED_PRECONDITION, "INSUFFICIENT_STOCK", metadata=endless, retry_after=2.0**60)
+    status.details.append(PackedAny(type_url="type.googleapis.com/inventory.v2.Horoscope", value=b"\xff"))
+    error = error_of_status(status)
+    assert isinstance(error, InsufficientStock)
+    assert (error.http_status, error.available, error.retry_after) == (409, 0, None)
+
+
 @pytest.mark.parametrize("packed", [b"", b"\xff\xff\xff"])
 def test_missing_and_damaged_details_leave_the_code(packed: bytes) -> None:
     trailers = grpc.aio.Metadata(("grpc-status-details-bin", packed), ("other", "thing"))

@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from inventory_client import LatePolicy, ReleaseReason, Reservation, ReservationStatus, Stock, _calls, _values
+from inventory_client import (
+    LatePolicy,
+    MovementKind,
+    ReleaseReason,
+    Reservation,
+    ReservationStatus,
+    Stock,
+    _calls,
+    _values,
+)
 from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
 
 NOON = datetime(2027, 3, 4, 12, 0, 0, 123456, tzinfo=UTC)
@@ -83,6 +92,11 @@ def test_values_newer_than_this_client_are_unknown() -> None:
     message = pb.Reservation.FromString(b"\x28\x63\x48\x63")  # status (field 5) and release_reason (field 9) are 99
     read = _values.reservation(message)
     assert (read.status, read.release_reason) == (ReservationStatus.UNKNOWN, ReleaseReason.UNKNOWN)
+    movement = pb.Movement(kind=99)  # type: ignore[arg-type]
+    assert _values.movement(movement).kind is MovementKind.UNKNOWN
+    explained = pb.ExplainStockResponse(holds=[pb.HoldSummary(status=99, release_reason=99)])  # type: ignore[arg-type]
+    [summary] = _values.explanation(explained).holds
+    assert (summary.status, summary.release_reason) == (ReservationStatus.UNKNOWN, ReleaseReason.UNKNOWN)
 
 
 def test_a_hold_that_is_not_released_has_no_release_reason() -> None:
