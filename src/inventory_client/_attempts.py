@@ -88,7 +88,7 @@ class Attempts:
 
     def closed(self) -> Cancelled:
         """Say that the client was closed, before an attempt or during it."""
-        error = self._told(Cancelled("Channel closed here."))
+        error = self._told(closed_here())
         error.outcome_unknown = self._open
         return error
 
@@ -117,6 +117,11 @@ def leaves_open(error: InventoryError, open_before: bool) -> bool:
     if error.code in DECIDED:
         return False
     return open_before or not (error.code in _TURNED_AWAY or isinstance(error, Overloaded))
+
+
+def closed_here() -> Cancelled:
+    """Say that the client was closed."""
+    return Cancelled("Channel closed here.")
 
 
 def log_retry(rpc: str, attempt: int, error: InventoryError, failure: grpc.RpcError | None, pause: float) -> None:

@@ -110,9 +110,8 @@ def open_channel(config: ClientConfig) -> grpc.Channel:
     return grpc.secure_channel(config.target, secret, options(config))
 
 
-def open_aio_channel(config: ClientConfig) -> grpc.aio.Channel:
-    """Make a channel of the running event loop; it connects with the first call."""
-    secret = credentials(config)
+def open_aio_channel(config: ClientConfig, secret: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
+    """Make a channel of the running event loop, with credentials that were read before."""
     if secret is None:
         return grpc.aio.insecure_channel(config.target, options(config))
     return grpc.aio.secure_channel(config.target, secret, options(config))

@@ -11,14 +11,14 @@ from weakref import WeakSet
 import grpc
 
 from inventory_client import _bulk, _calls, _channel
-from inventory_client._attempts import Attempts, being_cancelled
+from inventory_client._attempts import Attempts, being_cancelled, closed_here
 from inventory_client._block import async_block, still_reserved
+from inventory_client._lazy import LazyChannel
 from inventory_client._watching import Watching
 from inventory_client.hold import AsyncHold
 from inventory_client.listing import AsyncListing
 from inventory_client.models import LatePolicy
 from inventory_client.order_hold import AsyncOrderHold
-from inventory_client.proto.inventory.v1.inventory_pb2_grpc import InventoryServiceStub
 from inventory_client.watch import AsyncStockWatch
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         Stock,
     )
     from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
+    from inventory_client.proto.inventory.v1.inventory_pb2_grpc import InventoryServiceAsyncStub
     from inventory_client.watch import AsyncStream
 
 T = TypeVar("T")
@@ -57,8 +58,9 @@ class AsyncInventoryClient:
     given, so what is transient (UNAVAILABLE, OVERLOADED) is retried on its own without ever being done twice. `timeout`
     is in seconds and covers all attempts; without it the configuration decides, and then a table per operation.
 
-    One client serves any number of tasks of one event loop: make it while that loop runs, and share it. It is not for
-    use from other threads. Cancelling a task cancels the call it awaits, whose outcome is then unknown.
+    One client serves any number of tasks of one event loop, that of its first call, and may be made before that loop
+    runs. It is not for use from other threads. Cancelling a task cancels the call it awaits, whose outcome is then
+    unknown.
     A `channel` that is given is used as it is (target, TLS and channel options of the configuration do not matter) and
     not closed. `stub` is the raw gRPC stub on the same channel: without deadlines, retries, request ids and token.
     """
@@ -72,19 +74,19 @@ class AsyncInventoryClient:
     ) -> None:
         self.config = _channel.settle(target, config)
         self._metadata = _channel.metadata(self.config)
-        self._owned = channel is None
-        self._closed = False
-        self._channel = _channel.open_aio_channel(self.config) if channel is None else channel
+        self._lazy = LazyChannel(self.config, channel)
         self._watches: WeakSet[AsyncStockWatch] = WeakSet()
-        self.stub = InventoryServiceStub(self._channel)
+
+    @property
+    def stub(self) -> InventoryServiceAsyncStub:
+        """The raw gRPC stub, of the event loop that asks for it or calls first."""
+        return self._lazy.stub()
 
     async def close(self) -> None:
         """Close the channel: calls under way and later ones raise Cancelled, watches end. Safe to call twice."""
         for watch in list(self._watches):
             await watch.close()
-        if self._owned:
-            self._closed = True
-            await self._channel.close()
+        await self._lazy.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -375,9 +377,9 @@ class AsyncInventoryClient:
             yield hold
 
     async def _run(self, call: _calls.Call[T], timeout: float | None) -> T:
-        send: grpc.aio.UnaryUnaryMultiCallable[Any, Any] = getattr(self.stub, call.rpc)
         attempts = Attempts(call, self.config, timeout)
-        while not self._closed:
+        while not self._lazy.closed:
+            send: grpc.aio.UnaryUnaryMultiCallable[Any, Any] = getattr(self.stub, call.rpc)
             try:
                 answer = await send(call.request, timeout=attempts.begin(), metadata=self._metadata)
             except grpc.RpcError as failure:
@@ -392,4 +394,6 @@ class AsyncInventoryClient:
         raise attempts.closed()
 
     def _open_watch(self, request: pb.WatchStockRequest) -> AsyncStream:
+        if self._lazy.closed:
+            raise closed_here()
         return self.stub.WatchStock(request, metadata=self._metadata)

@@ -10,7 +10,7 @@ from weakref import WeakSet
 import grpc
 
 from inventory_client import _bulk, _calls, _channel
-from inventory_client._attempts import Attempts
+from inventory_client._attempts import Attempts, closed_here
 from inventory_client._block import block, still_reserved
 from inventory_client._watching import Watching
 from inventory_client.hold import Hold
@@ -384,4 +384,6 @@ class InventoryClient:
         raise attempts.closed()
 
     def _open_watch(self, request: pb.WatchStockRequest) -> Stream:
+        if self._closed:
+            raise closed_here()
         return self.stub.WatchStock(request, metadata=self._metadata)
