@@ -9,11 +9,9 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from grpc import StatusCode
-
 from inventory_client._channel import RULES
-from inventory_client._status import error_of
-from inventory_client.errors import Cancelled, DeadlineExceeded, InventoryError, Overloaded
+from inventory_client._status import error_of, leaves_open
+from inventory_client.errors import Cancelled, DeadlineExceeded, InventoryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,7 +76,7 @@ class Attempts:
     def pause_after(self, failure: grpc.RpcError) -> float:
         """Seconds to wait before the next attempt; raises what the failure means when there is none."""
         error = self._told(error_of(failure))
-        self._open = error.outcome_unknown = leaves_open(error, self._open_before)
+        self._open = error.outcome_unknown = leaves_open(error, open_before=self._open_before)
         self._made += 1
         pause = backoff(self._policy, self._made, self._draw) + asked_pause(error)
         if not error.retryable or self._made >= self._attempts or pause >= self.remaining():
@@ -95,28 +93,6 @@ class Attempts:
     def _told(self, error: E) -> E:
         error.request_id = self._request_id
         return error
-
-
-# The service has looked the request up and refused it: neither this attempt nor an earlier one has changed anything.
-DECIDED = frozenset(
-    {StatusCode.NOT_FOUND, StatusCode.ALREADY_EXISTS, StatusCode.FAILED_PRECONDITION, StatusCode.ABORTED}
-)
-# This attempt came to nothing before anybody looked; an earlier one may have come further.
-_TURNED_AWAY = frozenset(
-    {
-        StatusCode.INVALID_ARGUMENT,
-        StatusCode.UNAUTHENTICATED,
-        StatusCode.PERMISSION_DENIED,
-        StatusCode.UNIMPLEMENTED,
-    }
-)
-
-
-def leaves_open(error: InventoryError, open_before: bool) -> bool:
-    """Tell whether a request may have been carried out although this is all that was heard of its last attempt."""
-    if error.code in DECIDED:
-        return False
-    return open_before or not (error.code in _TURNED_AWAY or isinstance(error, Overloaded))
 
 
 def closed_here() -> Cancelled:

@@ -6,7 +6,7 @@ import logging
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from inventory_client._attempts import DECIDED
+from inventory_client._status import DECIDED
 from inventory_client.errors import (
     InventoryError,
     ReservationAlreadyDeducted,

@@ -62,6 +62,20 @@ BY_CODE: Mapping[StatusCode, type[InventoryError]] = {
     )
 }
 
+# The service has looked the request up and refused it: neither this attempt nor an earlier one has changed anything.
+DECIDED = frozenset(
+    {StatusCode.NOT_FOUND, StatusCode.ALREADY_EXISTS, StatusCode.FAILED_PRECONDITION, StatusCode.ABORTED}
+)
+# This attempt came to nothing before anybody looked; an earlier one may have come further.
+_TURNED_AWAY = frozenset(
+    {
+        StatusCode.INVALID_ARGUMENT,
+        StatusCode.UNAUTHENTICATED,
+        StatusCode.PERMISSION_DENIED,
+        StatusCode.UNIMPLEMENTED,
+    }
+)
+
 _CODES: Mapping[int, StatusCode] = {code.value[0]: code for code in StatusCode}
 
 
@@ -90,6 +104,7 @@ def error_from(code: StatusCode, message: str, status: Status) -> InventoryError
     error.code = code
     error.reason = info.reason or error.reason
     error.http_status = _http_status(info, cls)
+    error.outcome_unknown = leaves_open(error, open_before=False)
     error.violations = tuple(
         FieldViolation(violation.field, violation.description, violation.reason)
         for violation in _detail(status, BadRequest).field_violations
@@ -103,6 +118,13 @@ def error_from(code: StatusCode, message: str, status: Status) -> InventoryError
         with suppress(OverflowError):  # longer than a timedelta can be, as no duration of the standard is
             error.retry_after = retry.retry_delay.ToTimedelta()
     return error
+
+
+def leaves_open(error: InventoryError, *, open_before: bool) -> bool:
+    """Tell whether a request may have been carried out although this is all that was heard of its last attempt."""
+    if error.code in DECIDED:
+        return False
+    return open_before or not (error.code in _TURNED_AWAY or isinstance(error, errors.Overloaded))
 
 
 def _details(status: Status, kind: type[M]) -> Iterator[M]:

@@ -86,6 +86,13 @@ def test_each_reason_is_raised_as_its_public_class_with_its_code(reason: str, ma
 
 
 @pytest.mark.parametrize("reason", REASONS)
+def test_a_refusal_says_that_nothing_was_done_and_trouble_leaves_it_open(reason: str, make_status: MakeStatus) -> None:
+    error = error_of_status(make_status(CODES[reason][0], reason))
+    assert error.outcome_unknown == (reason in {"INTERNAL_ERROR", "DATABASE_UNAVAILABLE"})
+    assert error_of_status(make_status(StatusCode.RESOURCE_EXHAUSTED)).outcome_unknown  # the answer may be too large
+
+
+@pytest.mark.parametrize("reason", REASONS)
 def test_an_error_made_by_hand_says_the_same_as_one_from_the_wire(reason: str) -> None:
     error = BY_REASON[reason]()
     assert (error.reason, error.code, error.http_status) == (reason, *CODES[reason])
