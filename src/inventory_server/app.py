@@ -15,7 +15,7 @@ import grpc
 import psycopg
 
 from inventory_server.cache import ReservationCache
-from inventory_server.embedded import EmbeddedError, EmbeddedPostgres, EmbeddedRedis
+from inventory_server.embedded import EmbeddedError, EmbeddedPostgres, EmbeddedRedis, kept
 from inventory_server.expiry import ExpiryThread
 from inventory_server.feed import Feed
 from inventory_server.inventory import Inventory
@@ -109,14 +109,14 @@ def _supervise(settings: Settings, database_url: str, redis_url: str, pages: lis
 
 @contextlib.contextmanager
 def _stores(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Give the URLs of PostgreSQL and Redis, of embedded ones where none are named."""
+    """Give the URLs of PostgreSQL and Redis, of embedded ones where none are named, which are kept running."""
     with contextlib.ExitStack() as stack:
         database_url, redis_url = settings.database_url, settings.redis_url
         if database_url is None:
-            database_url = stack.enter_context(EmbeddedPostgres(settings.data_dir)).url
+            database_url = stack.enter_context(kept(EmbeddedPostgres(settings.data_dir)))
             log.info("embedded PostgreSQL keeps its data in %s", settings.data_dir)
         if redis_url is None:
-            redis_url = stack.enter_context(EmbeddedRedis(settings.data_dir)).url
+            redis_url = stack.enter_context(kept(EmbeddedRedis(settings.data_dir)))
         yield database_url, redis_url
 
 

@@ -4,8 +4,9 @@ Both keep everything below one directory, listen on loopback with a password mad
 process that started them. For Linux and macOS; production brings servers of its own.
 """
 
+from inventory_server.embedded.keeping import kept
 from inventory_server.embedded.postgres import EmbeddedPostgres
 from inventory_server.embedded.process import EmbeddedError
 from inventory_server.embedded.redis import EmbeddedRedis
 
-__all__ = ["EmbeddedError", "EmbeddedPostgres", "EmbeddedRedis"]
+__all__ = ["EmbeddedError", "EmbeddedPostgres", "EmbeddedRedis", "kept"]

@@ -58,6 +58,13 @@ class EmbeddedPostgres(EmbeddedServer):
         self._cluster = self._home / "cluster"
         self._data = self._cluster / "data"
 
+    def running_url(self) -> str | None:
+        """Give the URL of the PostgreSQL that runs in this directory, whoever started it; None where none does."""
+        lines, pid = self._pid_file(), self._recorded_pid()
+        if pid is None or len(lines) < 4 or not self._is_ours(command_line(pid)):
+            return None
+        return self._url(int(lines[3]))
+
     def _prepare(self) -> None:
         self._user = user_for(_binary("postgres"), self._home.parent)
         hand_over(self._home, self._user)

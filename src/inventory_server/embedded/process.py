@@ -42,6 +42,10 @@ class User:
 OURSELVES = User()
 
 
+class LastingThread(threading.Thread):
+    """A thread that promises to last for as long as the servers that it starts are wanted."""
+
+
 class DirectoryLock:
     """A lock that dies with its holder. Not for network file systems that do not know flock."""
 
@@ -88,10 +92,11 @@ def package_directory(package: str) -> Path:
 def guarded(command: Sequence[str], *, user: User, directory: Path, death_signal: signal.Signals) -> list[str]:
     """Give the command line that runs `command` in `directory` and ends it with `death_signal` when we die.
 
-    Off the main thread there is no such signal, since the end of that thread would already send it; what is left over
-    then is found by the next start.
+    In a thread that may end before us there is no such signal, since the end of that thread would already send it; what
+    is left over then is found by the next start.
     """
-    sent = death_signal if threading.current_thread() is threading.main_thread() else 0
+    thread = threading.current_thread()
+    sent = death_signal if thread is threading.main_thread() or isinstance(thread, LastingThread) else 0
     identity = (int(sent), os.getpid(), user.uid, user.gid)
     guard = [sys.executable, "-I", "-S", str(GUARD), *map(str, identity), str(directory)]
     return [*guard, *user.wrapper, *command]

@@ -35,8 +35,8 @@ IN_USE_SECONDS_MAX = 15.0
 class EmbeddedServer(ABC):
     """A server process of ours in a directory of its own. Call it from one thread at a time.
 
-    Started from the main thread on Linux it also ends when this process is killed; elsewhere the next start in that
-    directory stops what was left over.
+    Started from the main thread or a LastingThread on Linux it also ends when this process is killed; elsewhere the
+    next start in that directory stops what was left over.
     """
 
     name: ClassVar[str]
@@ -63,6 +63,11 @@ class EmbeddedServer(ABC):
     def pid(self) -> int | None:
         """The process id, None unless it runs."""
         return self._process.pid if self._process is not None and self._process.poll() is None else None
+
+    @property
+    def exit_status(self) -> int | None:
+        """How it ended by itself, with the number of a signal negated; None unless it did."""
+        return self._process.poll() if self._process is not None else None
 
     def start(self) -> str:
         """Start it unless it runs, and return its URL once it answers; EmbeddedError says why not."""
