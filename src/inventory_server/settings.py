@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 PREFIX = "INVENTORY_"
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+# What Kubernetes tells every container about each Service whose name begins with `inventory`, and what belongs to the
+# tests, is nobody's misspelling, however close it comes.
+_NOT_OURS = re.compile(
+    r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_PROTO|_PORT|_ADDR)?)?)"
+    r"|(ACCEPTANCE|BENCH|FUZZ|TEST)_\w+"
+)
+# As difflib counts it: a name of six letters with two of them swapped is more alike than this.
+_ALIKE_MIN = 0.8
 
 
 class SettingsError(Exception):
@@ -184,7 +195,17 @@ class Settings:
         for name, text in environment.items():
             if name in fields and text.strip():
                 values[fields[name].name] = _read(name, text.strip(), fields[name].metadata)
+            elif name.startswith(PREFIX) and text.strip():
+                _refuse_misspelling(name, fields)
         return cls(**values)
+
+
+def _refuse_misspelling(name: str, known: Iterable[str]) -> None:
+    """Refuse a name that is nearly that of a setting; others with our prefix may be anybody's."""
+    rest = name.removeprefix(PREFIX)
+    meant = difflib.get_close_matches(rest, [each.removeprefix(PREFIX) for each in known], n=1, cutoff=_ALIKE_MIN)
+    if meant and not _NOT_OURS.fullmatch(rest):
+        raise SettingsError(f"{name} is not a setting; {PREFIX}{meant[0]} is.")
 
 
 def _read(name: str, text: str, metadata: Mapping[str, Any]) -> Any:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
 
+from inventory_server.metrics.page import DESCRIPTOR
 from inventory_server.settings import PREFIX, Settings, SettingsError, describe
+from inventory_server.supervisor import PARENT
 
 
 def read(**texts: str) -> Settings:
@@ -85,6 +88,74 @@ def test_a_mistake_is_one_sentence_that_names_the_variable(name: str, text: str,
     assert told.startswith(f"{PREFIX}{name.upper()} {sentence}")
     assert told.count(".") == 1
     assert "\n" not in told
+
+
+@pytest.mark.parametrize(
+    ("misspelt", "meant"),
+    [
+        ("DATABSE_URL", "DATABASE_URL"),
+        ("DATABASE_URI", "DATABASE_URL"),
+        ("DATABASE_URL_FILE", "DATABASE_URL"),
+        ("DATABASE", "DATABASE_URL"),
+        ("LISTNE", "LISTEN"),
+        ("LANE", "LANES"),
+        ("WORKER", "WORKERS"),
+        ("EXPIRE", "EXPIRY"),
+        ("LOGLEVEL", "LOG_LEVEL"),
+        ("TLS_CERTS", "TLS_CERT"),
+        ("TOKEN_FILE", "TOKENS_FILE"),
+        ("RETENTIONS", "RETENTION"),
+    ],
+)
+def test_a_misspelt_setting_is_refused_with_the_name_that_was_meant(misspelt: str, meant: str) -> None:
+    with pytest.raises(SettingsError) as raised:
+        Settings.from_environment({PREFIX + misspelt: "x"})
+    assert str(raised.value) == f"{PREFIX}{misspelt} is not a setting; {PREFIX}{meant} is."
+    assert Settings.from_environment({PREFIX + misspelt: " "}) == Settings()
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(Settings), ids=lambda field: field.name)
+def test_one_letter_left_out_of_any_setting_is_noticed(field: dataclasses.Field[object]) -> None:
+    name = field.name.upper()
+    names = {each.name.upper() for each in dataclasses.fields(Settings)}
+    for at in range(len(name)):
+        if (misspelt := name[:at] + name[at + 1 :]) not in names:
+            with pytest.raises(SettingsError, match=f"{PREFIX}{misspelt} is not a setting"):
+                Settings.from_environment({PREFIX + misspelt: "x"})
+
+
+# Services that somebody may have beside ours, or ours under other names.
+SERVICES = ["", *(f"{field.name.upper()}_" for field in dataclasses.fields(Settings))]
+INJECTED = (
+    "SERVICE_HOST",
+    "SERVICE_PORT",
+    "SERVICE_PORT_GRPC",
+    "SERVICE_PORT_METRICS",
+    "PORT",
+    *(
+        f"PORT_{port}_{protocol}{what}"
+        for port in (80, 9464, 50051)
+        for protocol in ("TCP", "UDP", "SCTP")
+        for what in ("", "_PROTO", "_PORT", "_ADDR")
+    ),
+)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_what_kubernetes_tells_of_services_is_left_alone(service: str) -> None:
+    told = {f"{PREFIX}{service}{name}": "10.0.0.1" for name in INJECTED}
+    assert Settings.from_environment(told) == Settings()
+
+
+def test_what_the_project_itself_calls_by_our_prefix_is_left_alone() -> None:
+    root = Path(__file__).parents[3]
+    texts = [path.read_text("utf-8") for folder in ("src", "tests") for path in (root / folder).rglob("*.py")]
+    texts += [(root / name).read_text("utf-8") for name in ("Makefile", "compose.yaml", "Dockerfile", ".ci/run")]
+    settings = {PREFIX + field.name.upper() for field in dataclasses.fields(Settings)}
+    others = set(re.findall(r"INVENTORY_[A-Z_]*[A-Z]", "".join(texts))) - settings
+    assert {"INVENTORY_PORT", "INVENTORY_TEST_DATABASE_URL", "INVENTORY_BENCH_DATABASE_URL"} <= others
+    assert {"INVENTORY_FUZZ_EXAMPLES", PARENT, DESCRIPTOR} <= others
+    assert Settings.from_environment(dict.fromkeys(others, "x")) == Settings()
 
 
 def test_paths_may_begin_at_home() -> None:
