@@ -31,7 +31,7 @@ from inventory_server.queries import Queries
 from inventory_server.rpc import boundary, reflection
 from inventory_server.rpc.feed_servicer import FeedServicer
 from inventory_server.rpc.health import HEALTH_SERVICE, Health
-from inventory_server.rpc.listening import ListenError, bind, build, offer_health
+from inventory_server.rpc.listening import ListenError, bind, build, credentials_of, offer_health
 from inventory_server.rpc.orders_servicer import OrdersServicer
 from inventory_server.rpc.queries_servicer import QueriesServicer
 from inventory_server.rpc.servicer import InventoryServicer
@@ -63,6 +63,9 @@ FAILURES = (StartError, ListenError, MigrationError, EmbeddedError, WorkersFaile
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then drain and return."""
     page.adopt()
+    # Before anything is started or changed: the files may be wrong.
+    tokens = Tokens(settings.tokens_file) if settings.tokens_file is not None else None
+    credentials = credentials_of(settings)
     with _metrics(settings) as pages, _stores(settings) as (database_url, redis_url):
         if settings.migrate:
             migrate_when_up(database_url, settings.startup_timeout)
@@ -73,7 +76,7 @@ def serve(settings: Settings) -> None:
         new_event_loop = _loop_factory()
         expiry = ExpiryThread(database_url, redis_url, settings, new_event_loop)
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            runner.run(_serve(settings, database_url, redis_url, expiry))
+            runner.run(_serve(settings, database_url, redis_url, expiry, tokens, credentials))
 
 
 def _spare_the_collector() -> None:
@@ -143,17 +146,23 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     return uvloop.new_event_loop
 
 
-async def _serve(settings: Settings, database_url: str, redis_url: str, expiry: ExpiryThread) -> None:
+async def _serve(
+    settings: Settings,
+    database_url: str,
+    redis_url: str,
+    expiry: ExpiryThread,
+    tokens: Tokens | None,
+    credentials: grpc.ServerCredentials | None,
+) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    tokens = Tokens(settings.tokens_file) if settings.tokens_file is not None else None
     database = Database(database_url, settings, size=settings.pool_size, name="rpc")
     cache = ReservationCache(redis_url, settings)
     health = Health(database, cache, settings.health_interval)
     await database.open()
     try:
-        async with _listening(settings, health) as server:
+        async with _listening(settings, health, credentials) as server:
             inventory, feed, servicers = operations(database, database_url, cache, settings)
             calls = boundary.register(server, servicers, tokens, metered=settings.metrics_listen is not None)
             await health.check()
@@ -210,17 +219,19 @@ def operations(
 
 
 @contextlib.asynccontextmanager
-async def _listening(settings: Settings, health: Health) -> AsyncIterator[grpc.aio.Server]:
+async def _listening(
+    settings: Settings, health: Health, credentials: grpc.ServerCredentials | None
+) -> AsyncIterator[grpc.aio.Server]:
     """Bind every address before anything is started; stop what is left at the end."""
     server = build(settings)
     offer_health(server, health)
     reflection.offer(server, (boundary.SERVICE, HEALTH_SERVICE))
-    bind(server, settings.listen, settings)
+    bind(server, settings.listen, credentials)
     servers = [server]
     if settings.health_listen is not None:
         probes = grpc.aio.server(options=[("grpc.so_reuseport", int(settings.share_address))])
         offer_health(probes, health)
-        bind(probes, settings.health_listen, None)
+        bind(probes, settings.health_listen)
         await probes.start()
         servers.append(probes)
     try:

@@ -60,7 +60,7 @@ async def serve(address: str, database_url: str, redis_url: str, ready: threadin
     database = Database(database_url, settings, size=settings.pool_size, name="rpc")
     await database.open()
     server = build(settings)
-    bind(server, address, settings)
+    bind(server, address)
     *_, servicers = operations(database, database_url, ReservationCache(redis_url, settings), settings)
     boundary.register(server, servicers, None, metered=True)
     await server.start()
