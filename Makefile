@@ -8,7 +8,7 @@ STUBS := src/inventory_client/proto
 PROTO := inventory_client/proto/inventory/v1/inventory.proto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint types proto check-proto acceptance bench benchmarks soak fuzz fuzzer clean
+.PHONY: help setup run audit test lint types proto check-proto acceptance bench benchmarks soak fuzz fuzzer clean
 
 help: ## explain the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,6 +23,9 @@ $(READY): pyproject.toml
 
 run: $(READY) ## serve on 127.0.0.1:50051, on an embedded PostgreSQL and Redis unless the environment names others
 	@INVENTORY_DATA_DIR="$${INVENTORY_DATA_DIR:-.inventory}" exec $(BIN)/inventory-server serve
+
+audit: $(READY) ## prove that the books of `make run` agree, beside it or without it
+	@INVENTORY_DATA_DIR="$${INVENTORY_DATA_DIR:-.inventory}" exec $(BIN)/inventory-server audit
 
 test: $(READY) ## run the tests (they start the stores they need)
 	$(BIN)/python -m pytest

@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
         (
             "audit",
             _audit,
-            "prove that ledger, records and holds of INVENTORY_DATABASE_URL agree; exit status 1 lists what does not",
+            "prove that the books of INVENTORY_DATABASE_URL, else of INVENTORY_DATA_DIR, agree; exit status 1 if not",
         ),
         ("healthcheck", _healthcheck, "ask the server on INVENTORY_LISTEN for its health; exit status 0 is SERVING"),
     ):
@@ -82,10 +82,8 @@ def _migrate(settings: Settings) -> int:
 def _audit(settings: Settings) -> int:
     from inventory_server import audit  # noqa: PLC0415
 
-    if settings.database_url is None:
-        raise SettingsError("INVENTORY_DATABASE_URL must be set: there is no embedded PostgreSQL without a server.")
     try:
-        return _FAILED if audit.run(settings.database_url, settings) else 0
+        return _FAILED if audit.run(settings) else 0
     except audit.AuditError as failure:
         _fail(failure)
         return _UNFINISHED

@@ -116,8 +116,9 @@ def _stores(settings: Settings) -> Iterator[tuple[str, str]]:
     with contextlib.ExitStack() as stack:
         database_url, redis_url = settings.database_url, settings.redis_url
         if database_url is None:
-            database_url = stack.enter_context(kept(EmbeddedPostgres(settings.data_dir)))
-            log.info("embedded PostgreSQL keeps its data in %s", settings.data_dir)
+            postgres = EmbeddedPostgres(settings.data_dir)
+            database_url = stack.enter_context(kept(postgres))
+            log.info("the embedded PostgreSQL listens on %s", postgres.whereabouts)
         if redis_url is None:
             redis_url = stack.enter_context(kept(EmbeddedRedis(settings.data_dir)))
         yield database_url, redis_url

@@ -62,7 +62,7 @@ def test_migrations_and_every_function_run(postgres_15: str, serve: Serve) -> No
             eventually(lambda: sleepers(postgres_15))
             client.add_stock(hold.product_id, 1)
             assert next(watch).change.available_after == 2  # type: ignore[union-attr]
-    assert audit.run(postgres_15, Settings()) == 0
+    assert audit.run(Settings(database_url=postgres_15)) == 0
     with psycopg.connect(postgres_15) as connection:
         connection.execute(query("retain"), ("", 0, 100, 100)).fetchall()
     # Sessions tell of their calls now and then, and when they end.

@@ -57,6 +57,17 @@ class EmbeddedPostgres(EmbeddedServer):
         # One folder, renamed into place, so that there is never a password without data or half a database.
         self._cluster = self._home / "cluster"
         self._data = self._cluster / "data"
+        self._password_file = self._cluster / "password"
+
+    @property
+    def has_data(self) -> bool:
+        """Whether one was ever started in this directory."""
+        return self._cluster.exists()
+
+    @property
+    def whereabouts(self) -> str:
+        """Tell a person where it listens, and where its password is."""
+        return f"postgresql://{USER}@127.0.0.1:{self._port}/postgres, with the password in {self._password_file}"
 
     def running_url(self) -> str | None:
         """Give the URL of the PostgreSQL that runs in this directory, whoever started it; None where none does."""
@@ -131,7 +142,7 @@ class EmbeddedPostgres(EmbeddedServer):
         return f"postgres -D {self._data} " in command
 
     def _url(self, port: int) -> str:
-        password = (self._cluster / "password").read_text()
+        password = self._password_file.read_text()
         return f"postgresql://{USER}:{password}@127.0.0.1:{port}/postgres"
 
 
