@@ -34,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="inventory-server",
         description="Reserves stock for orders and never sells what a shop does not have.",
-        epilog="Settings are environment variables (durations as 250ms, 30s, 10m, 1h30m):\n\n" + describe(),
+        epilog="Settings are environment variables (durations as 250ms, 30s, 10m, 1h30m, 2d):\n\n" + describe(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")

@@ -36,7 +36,7 @@ def duration(text: str) -> float:
     """Read `10m`, `30s`, `250ms`, `1h30m` or `2d` as seconds."""
     parts = _DURATION.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise ValueError("must be a duration such as 250ms, 30s, 10m or 1h30m")
+        raise ValueError("must be a duration such as 250ms, 30s, 10m, 1h30m or 2d")
     return sum(float(number) * _SECONDS[unit] for number, unit in parts)
 
 
@@ -94,8 +94,8 @@ def url(*schemes: str) -> Callable[[str], str]:
     return read
 
 
-def setting(default: str, read: Callable[[str], Any], about: str, low: float | None = None) -> Any:
-    """Declare one setting: its default as it would be written, its reader, its sentence and its least value."""
+def setting(default: str, read: Callable[[str], Any], about: str, low: str = "") -> Any:
+    """Declare one setting: default and least value as they would be written, its reader and its sentence."""
     metadata = {"default": default, "read": read, "about": about, "low": low}
     return dataclasses.field(default=read(default) if default else None, metadata=metadata)
 
@@ -115,32 +115,32 @@ class Settings:
     )
     data_dir: Path = setting("~/.local/share/inventory-server", path, "where the embedded servers keep their data")
     migrate: bool = setting("true", switch, "whether serve applies migrations before it starts")
-    reservation_ttl: float = setting("10m", duration, "how long a hold lasts that asks for no ttl", 1)
-    max_hold: float = setting("24h", duration, "longest life, from its creation, that an extension gives a hold", 1)
-    workers: int = setting("1", whole, "processes that serve together; more than one for more than one core", 1)
+    reservation_ttl: float = setting("10m", duration, "how long a hold lasts that asks for no ttl", "1s")
+    max_hold: float = setting("24h", duration, "longest life, from its creation, that an extension gives a hold", "1s")
+    workers: int = setting("1", whole, "processes that serve together; more than one for more than one core", "1")
     share_address: bool = setting("false", switch, "whether other servers may serve the same address (SO_REUSEPORT)")
     expiry: bool = setting("true", switch, "whether this process runs the expiry worker")
-    expiry_interval: float = setting("1s", duration, "pause between two looks for expired holds", 0.01)
-    expiry_batch_size: int = setting("200", whole, "most holds one look expires", 1)
+    expiry_interval: float = setting("1s", duration, "pause between two looks for expired holds", "10ms")
+    expiry_batch_size: int = setting("200", whole, "most holds one look expires", "1")
     retention: float | None = setting(
         "",
         duration,
         "how long ended holds and their movements are kept; a request sent again later than that counts as a new one;"
         " without it they are kept for ever; needs the expiry worker",
-        3600,
+        "1h",
     )
     pool_size: int = setting(
-        "10", whole, "most connections to PostgreSQL for calls; the expiry worker has up to three, the feed one", 1
+        "10", whole, "most connections to PostgreSQL for calls; the expiry worker has up to three, the feed one", "1"
     )
-    pool_timeout: float = setting("2s", duration, "longest wait for a connection before DATABASE_UNAVAILABLE", 0.01)
-    connect_timeout: float = setting("5s", duration, "longest time one attempt to connect to PostgreSQL takes", 1)
-    statement_timeout: float = setting("5s", duration, "longest time one statement takes", 0.01)
-    lock_timeout: float = setting("1s", duration, "longest wait for one row lock", 0.01)
+    pool_timeout: float = setting("2s", duration, "longest wait for a connection before DATABASE_UNAVAILABLE", "10ms")
+    connect_timeout: float = setting("5s", duration, "longest time one attempt to connect to PostgreSQL takes", "1s")
+    statement_timeout: float = setting("5s", duration, "longest time one statement takes", "10ms")
+    lock_timeout: float = setting("1s", duration, "longest wait for one row lock", "10ms")
     prepared_statements: bool = setting(
         "true", switch, "false behind a connection pooler that pools transactions and knows none"
     )
-    lanes: int = setting("1", whole, "batches of one operation that may be under way at once", 1)
-    batch_size: int = setting("256", whole, "most requests one statement carries; long orders count for more", 1)
+    lanes: int = setting("1", whole, "batches of one operation that may be under way at once", "1")
+    batch_size: int = setting("256", whole, "most requests one statement carries; long orders count for more", "1")
     gather_pause: float = setting(
         "1ms", duration, "between two batches the next one grows for as long as each such pause brings another request"
     )
@@ -149,24 +149,27 @@ class Settings:
         duration,
         "but no longer than this, nor than twice the time of the batch before; 0s sends what is there at once",
     )
-    queue_size: int = setting("4096", whole, "most requests of one operation that wait before OVERLOADED", 1)
+    queue_size: int = setting("4096", whole, "most requests of one operation that wait before OVERLOADED", "1")
     watch_interval: float = setting(
-        "1s", duration, "longest pause between two looks at the ledger while somebody watches and nobody wakes us", 0.01
+        "1s",
+        duration,
+        "longest pause between two looks at the ledger while somebody watches and nobody wakes us",
+        "10ms",
     )
-    watch_queue_size: int = setting("4096", whole, "most changes that wait for one watcher before OVERLOADED", 1)
-    redis_timeout: float = setting("100ms", duration, "longest wait for Redis before the answer does without it", 0.001)
-    redis_retry: float = setting("1s", duration, "how long Redis is left alone after it failed", 0.01)
-    health_interval: float = setting("1s", duration, "pause between two health checks", 0.01)
+    watch_queue_size: int = setting("4096", whole, "most changes that wait for one watcher before OVERLOADED", "1")
+    redis_timeout: float = setting("100ms", duration, "longest wait for Redis before the answer does without it", "1ms")
+    redis_retry: float = setting("1s", duration, "how long Redis is left alone after it failed", "10ms")
+    health_interval: float = setting("1s", duration, "pause between two health checks", "10ms")
     health_listen: str | None = setting(
         "", address, "further address that serves health alone and without TLS, for probes that speak no TLS"
     )
     metrics_listen: str | None = setting(
         "", tcp_address, "address to serve metrics on over HTTP, at /metrics and without TLS; without it there are none"
     )
-    startup_timeout: float = setting("30s", duration, "longest wait for PostgreSQL at start-up", 0)
-    shutdown_grace: float = setting("10s", duration, "longest time that requests in flight get after SIGTERM", 0)
-    max_message_bytes: int = setting("4194304", whole, "largest request accepted", 1024)
-    max_concurrent_streams: int = setting("1000", whole, "most requests in flight on one connection", 1)
+    startup_timeout: float = setting("30s", duration, "longest wait for PostgreSQL at start-up", "0s")
+    shutdown_grace: float = setting("10s", duration, "longest time that requests in flight get after SIGTERM", "0s")
+    max_message_bytes: int = setting("4194304", whole, "largest request accepted", "1024")
+    max_concurrent_streams: int = setting("1000", whole, "most requests in flight on one connection", "1")
     tls_cert: Path | None = setting("", path, "certificate chain (PEM); with tls_key the server speaks TLS only")
     tls_key: Path | None = setting("", path, "private key (PEM) of tls_cert")
     tls_client_ca: Path | None = setting("", path, "authority (PEM) that client certificates must come from")
@@ -213,8 +216,8 @@ def _read(name: str, text: str, metadata: Mapping[str, Any]) -> Any:
         value = metadata["read"](text)
     except ValueError as mistake:
         raise SettingsError(f"{name} {mistake}, not {text!r}.") from None
-    if metadata["low"] is not None and value < metadata["low"]:
-        raise SettingsError(f"{name} must be at least {metadata['low']:g}, not {text!r}.")
+    if metadata["low"] and value < metadata["read"](metadata["low"]):
+        raise SettingsError(f"{name} must be at least {metadata['low']}, not {text!r}.")
     return value
 
 

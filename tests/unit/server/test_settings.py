@@ -77,8 +77,10 @@ def test_what_is_no_address_is_told(text: str) -> None:
         ("log_level", "loud", "must be one of debug, info, warning, error"),
         ("expiry", "maybe", "must be true or false"),
         ("lanes", "0", "must be at least 1, not '0'"),
-        ("max_hold", "500ms", "must be at least 1, not '500ms'"),
-        ("retention", "59m", "must be at least 3600, not '59m'"),
+        ("max_hold", "500ms", "must be at least 1s, not '500ms'"),
+        ("retention", "59m", "must be at least 1h, not '59m'"),
+        ("redis_timeout", "0s", "must be at least 1ms, not '0s'"),
+        ("health_interval", "9ms", "must be at least 10ms, not '9ms'"),
     ],
 )
 def test_a_mistake_is_one_sentence_that_names_the_variable(name: str, text: str, sentence: str) -> None:
