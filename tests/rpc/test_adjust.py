@@ -76,7 +76,8 @@ def test_an_expired_hold_that_nobody_tidied_up_is_not_removed_either(
 @pytest.mark.parametrize("delta", [0, MOST + 1, -MOST - 1, 2**63 - 1, -(2**63)])
 def test_a_delta_of_nothing_or_beyond_the_limit_is_refused(client: InventoryClient, delta: int) -> None:
     product_id = stocked(client, 7)
-    refused(InvalidQuantity, partial(client.adjust_stock, product_id, delta, COUNT), fields="delta")
+    error = refused(InvalidQuantity, partial(client.adjust_stock, product_id, delta, COUNT), fields="delta")
+    assert f"delta must be -{MOST} to -1 or 1 to {MOST}, not {delta}." in str(error)
     assert balance(client, product_id) == (7, 0)
 
 

@@ -47,6 +47,11 @@ class Checks:
         elif not text.isprintable() and _CONTROL.search(text):
             self.bad(field, "must not contain control characters")
 
+    def delta(self, delta: int) -> None:
+        if not 1 <= abs(delta) <= QUANTITY_MAX:
+            told = f"must be -{QUANTITY_MAX} to -1 or 1 to {QUANTITY_MAX}, not {delta}"
+            self.bad("delta", told, "INVALID_QUANTITY")
+
     def quantity(self, quantity: int, least: int = 1, field: str = "quantity") -> None:
         if not least <= quantity <= QUANTITY_MAX:
             self.bad(field, f"must be {least} to {QUANTITY_MAX}, not {quantity}", "INVALID_QUANTITY")

@@ -46,7 +46,7 @@ def parse_add(request: pb.AddStockRequest) -> Change:
 def parse_adjust(request: pb.AdjustStockRequest) -> Change:
     checks = Checks()
     checks.identifier("product_id", request.product_id, "INVALID_PRODUCT_ID")
-    checks.quantity(abs(request.delta), field="delta")
+    checks.delta(request.delta)
     reason = _ADJUSTMENTS.get(request.reason, "")
     if not reason:
         checks.bad("reason", "must be one of " + ", ".join(_ADJUSTMENTS.values()))
