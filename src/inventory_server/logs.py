@@ -20,7 +20,10 @@ def configure(settings: Settings) -> None:
     json = settings.log_format == "json"
     renamed = {"asctime": "time", "levelname": "level", "name": "logger", "threadName": "thread"}
     handler.setFormatter(JsonFormatter(_FIELDS, rename_fields=renamed) if json else logging.Formatter(_TEXT))
-    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    # What libraries tell of themselves below INFO buries what we do.
+    logging.basicConfig(level=max(level, logging.INFO), handlers=[handler], force=True)
+    logging.getLogger(__package__).setLevel(level)
     # What these warn about reaches us as exceptions, which are logged where they are handled.
     for noisy in ("asyncio",):
         logging.getLogger(noisy).setLevel(logging.ERROR)

@@ -45,6 +45,8 @@ _GRPC_GRACE_SECONDS = 86_400.0
 # Who was turned away asks again no sooner than this: or those who do would keep the server from stopping to listen, and
 # themselves from another, since their connection lasts until then.
 _AWAY_SECONDS = 0.2
+# A caller may send anything as a request id; so much of it is logged.
+_REQUEST_ID_MAX = 40
 _STOPPING = "The server is stopping; go on at another."
 
 
@@ -168,7 +170,7 @@ def _bounded(
             deadline = None if remaining is None else asyncio.get_running_loop().time() + remaining
             return (await method(_decoded(kind, body), deadline)).SerializeToString()
         except Exception as error:  # noqa: BLE001 — all of them are answered
-            return await _refuse(name, context, error)
+            return await _refuse(name, kind, body, context, error)
 
     return handle
 
@@ -202,7 +204,7 @@ def _streaming(
         except grpc.aio.InternalError:
             log.debug("the caller of %s went away while it was being answered", name)
         except Exception as error:  # noqa: BLE001 — all of them are answered
-            await _refuse(name, context, error)
+            await _refuse(name, kind, body, context, error)
         finally:
             calls.streams.discard(task)
 
@@ -236,13 +238,30 @@ def _decoded(kind: type[Message], body: bytes) -> Message:
         raise ValidationError([violation]) from None
 
 
-async def _refuse(name: str, context: Context, error: Exception) -> bytes:
+async def _refuse(name: str, kind: type[Message], body: bytes, context: Context, error: Exception) -> bytes:
+    if log.isEnabledFor(logging.DEBUG):
+        log.debug("%s is refused: %s%s", name, _reason(error), _request_id(kind, body))
     if isinstance(error, InventoryError):
         return await _abort(context, error)
     if isinstance(error, TimeoutError):
         return await _expire(context)
     log.error("%s failed", name, exc_info=error)
     return await _abort(context, InternalError())
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, InventoryError):
+        return error.reason
+    return "DEADLINE_EXCEEDED" if isinstance(error, TimeoutError) else InternalError.reason
+
+
+def _request_id(kind: type[Message], body: bytes) -> str:
+    """Give the request id, where the caller told one, as the end of a line of the log."""
+    try:
+        request_id = getattr(kind.FromString(body), "request_id", "")
+    except DecodeError:
+        return ""
+    return f", request id {request_id[:_REQUEST_ID_MAX]!r}" if request_id else ""
 
 
 async def _abort(context: Context, error: InventoryError) -> bytes:

@@ -79,5 +79,6 @@ class Health:
     async def _set(self, name: str, *, serving: bool) -> None:
         if self._known.get(name) != serving:
             self._known[name] = serving
-            log.info("health of %s is %s", name or "the server", "SERVING" if serving else "NOT_SERVING")
+            level, told = (logging.INFO, "SERVING") if serving else (logging.WARNING, "NOT_SERVING")
+            log.log(level, "health of %s is %s", name or "the server", told)
             await self.servicer.set(name, _STATUSES[serving])
