@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from inventory_server.settings import Settings, SettingsError, describe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 _FAILED = 1
 _MISUSED = 2
@@ -52,11 +53,27 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-# The commands import what they need themselves: a health check must not wait for a server's worth of imports.
+# The commands import what they need themselves: a health check must not wait for a server's worth of imports, and all
+# need more than the client does.
+
+
+@contextlib.contextmanager
+def _extra() -> Iterator[None]:
+    """Import with this what only the extra `server` brings."""
+    try:
+        yield
+    except ModuleNotFoundError as missing:
+        package = (missing.name or "").partition(".")[0]
+        if package == __package__:
+            raise
+        raise SettingsError(
+            f"the Python package {package} is missing: pip install 'inventory-reservation[server]'."
+        ) from None
 
 
 def _serve(settings: Settings) -> int:
-    from inventory_server import app, logs  # noqa: PLC0415
+    with _extra():
+        from inventory_server import app, logs  # noqa: PLC0415
 
     logs.configure(settings)
     try:
@@ -67,7 +84,8 @@ def _serve(settings: Settings) -> int:
 
 
 def _migrate(settings: Settings) -> int:
-    from inventory_server import app, logs  # noqa: PLC0415
+    with _extra():
+        from inventory_server import app, logs  # noqa: PLC0415
 
     logs.configure(settings)
     if settings.database_url is None:
@@ -80,7 +98,8 @@ def _migrate(settings: Settings) -> int:
 
 
 def _audit(settings: Settings) -> int:
-    from inventory_server import audit  # noqa: PLC0415
+    with _extra():
+        from inventory_server import audit  # noqa: PLC0415
 
     try:
         return _FAILED if audit.run(settings) else 0
@@ -90,7 +109,8 @@ def _audit(settings: Settings) -> int:
 
 
 def _healthcheck(settings: Settings) -> int:
-    from inventory_server import probe  # noqa: PLC0415
+    with _extra():
+        from inventory_server import probe  # noqa: PLC0415
 
     try:
         probe.check(settings)

