@@ -28,10 +28,11 @@ from inventory_server.postgres.migrate import MigrationError, migrate
 from inventory_server.postgres.reading import ReadingRepository
 from inventory_server.postgres.stock import StockRepository
 from inventory_server.queries import Queries
-from inventory_server.rpc import boundary, reflection
+from inventory_server.rpc import boundary, reflection, reloading
+from inventory_server.rpc.certificates import Certificates
 from inventory_server.rpc.feed_servicer import FeedServicer
 from inventory_server.rpc.health import HEALTH_SERVICE, Health
-from inventory_server.rpc.listening import ListenError, bind, build, credentials_of, offer_health
+from inventory_server.rpc.listening import ListenError, bind, build, offer_health
 from inventory_server.rpc.orders_servicer import OrdersServicer
 from inventory_server.rpc.queries_servicer import QueriesServicer
 from inventory_server.rpc.servicer import InventoryServicer
@@ -67,7 +68,7 @@ def serve(settings: Settings) -> None:
     # Before anything is started or changed: what is needed may be missing or wrong.
     _require_embedded(settings)
     tokens = Tokens(settings.tokens_file) if settings.tokens_file is not None else None
-    credentials = credentials_of(settings)
+    certificates = Certificates.of(settings)
     with _metrics(settings) as pages, _stores(settings) as (database_url, redis_url):
         if settings.migrate:
             migrate_when_up(database_url, settings.startup_timeout)
@@ -78,7 +79,7 @@ def serve(settings: Settings) -> None:
         new_event_loop = _loop_factory()
         expiry = ExpiryThread(database_url, redis_url, settings, new_event_loop)
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            runner.run(_serve(settings, database_url, redis_url, expiry, tokens, credentials))
+            runner.run(_serve(settings, database_url, redis_url, expiry, tokens, certificates))
 
 
 def _spare_the_collector() -> None:
@@ -166,7 +167,7 @@ async def _serve(
     redis_url: str,
     expiry: ExpiryThread,
     tokens: Tokens | None,
-    credentials: grpc.ServerCredentials | None,
+    certificates: Certificates | None,
 ) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -176,12 +177,15 @@ async def _serve(
     health = Health(database, cache, settings.health_interval)
     await database.open()
     try:
-        async with _listening(settings, health, credentials) as server:
+        async with _listening(settings, certificates, health) as server:
             inventory, feed, servicers = operations(database, database_url, cache, settings)
             calls = boundary.register(server, servicers, tokens, metered=settings.metrics_listen is not None)
             await health.check()
             await server.start()
-            background = [asyncio.create_task(health.run()), asyncio.create_task(_stop_with_parent(stop))]
+            files = [each for each in (tokens, certificates) if each is not None]
+            background = [
+                asyncio.create_task(each) for each in (health.run(), _stop_with_parent(stop), reloading.follow(files))
+            ]
             if settings.metrics_listen is not None:
                 background.append(asyncio.create_task(sample(database, inventory, feed, calls)))
             if settings.expiry:
@@ -234,13 +238,13 @@ def operations(
 
 @contextlib.asynccontextmanager
 async def _listening(
-    settings: Settings, health: Health, credentials: grpc.ServerCredentials | None
+    settings: Settings, certificates: Certificates | None, health: Health
 ) -> AsyncIterator[grpc.aio.Server]:
     """Bind every address before anything is started; stop what is left at the end."""
     server = build(settings)
     offer_health(server, health)
     reflection.offer(server, (boundary.SERVICE, HEALTH_SERVICE))
-    bind(server, settings.listen, credentials)
+    bind(server, settings.listen, None if certificates is None else certificates.credentials())
     servers = [server]
     if settings.health_listen is not None:
         probes = grpc.aio.server(options=[("grpc.so_reuseport", int(settings.share_address))])

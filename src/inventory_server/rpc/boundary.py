@@ -191,11 +191,14 @@ def _streaming(
         task = asyncio.current_task()
         calls.streams.add(task)
         try:
+            metadata = context.invocation_metadata()
             if tokens is not None:
-                tokens.check(name, context.invocation_metadata())
+                tokens.check(name, metadata)
             async with aclosing(await method(_decoded(kind, body), None)) as answers:
                 await _open(context)
                 async for answer in answers:
+                    if tokens is not None:
+                        tokens.check(name, metadata)  # it may have been revoked since
                     await _write(context, answer.SerializeToString())
         except asyncio.CancelledError:
             if not calls.draining:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import ssl
 from typing import TYPE_CHECKING
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 
-from inventory_server.settings import SettingsError
-
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from inventory_server.rpc.health import Health
     from inventory_server.settings import Settings
 
@@ -51,43 +46,3 @@ def bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredenti
 
 def offer_health(server: grpc.aio.Server, health: Health) -> None:
     health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
-
-
-def credentials_of(settings: Settings) -> grpc.ServerCredentials | None:
-    """Read the files of TLS, where it is to be spoken; SettingsError says what is wrong with them."""
-    if settings.tls_cert is None or settings.tls_key is None:
-        return None
-    certificate = _read("INVENTORY_TLS_CERT", settings.tls_cert)
-    key = _read("INVENTORY_TLS_KEY", settings.tls_key)
-    authority = _read("INVENTORY_TLS_CLIENT_CA", settings.tls_client_ca) if settings.tls_client_ca else None
-    _check(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
-    return grpc.ssl_server_credentials([(key, certificate)], authority, require_client_auth=authority is not None)
-
-
-def _read(name: str, path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise SettingsError(f"{name} cannot be read: {error}.") from None
-
-
-def _check(certificate: Path, key: Path, authority: Path | None) -> None:
-    """Look into the files, of which gRPC would say no more than that it cannot listen."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.set_ciphers("ALL:@SECLEVEL=0")  # how strong a key must be is not decided here
-    try:
-        # A key with a password is refused, rather than asked for at the terminal.
-        context.load_cert_chain(certificate, key, password="")
-    except ssl.SSLError as error:
-        pair = "INVENTORY_TLS_CERT and INVENTORY_TLS_KEY"
-        raise SettingsError(f"{pair} are not a certificate and its key{_why(error)}.") from None
-    if authority is None:
-        return
-    try:
-        context.load_verify_locations(authority)
-    except ssl.SSLError as error:
-        raise SettingsError(f"INVENTORY_TLS_CLIENT_CA is not a certificate{_why(error)}.") from None
-
-
-def _why(error: ssl.SSLError) -> str:
-    return f": {error.reason}" if error.reason else ""

@@ -6,49 +6,52 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from inventory_server.errors import PermissionDenied, Unauthenticated
+from inventory_server.rpc.reloading import Reloaded
 from inventory_server.settings import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 _BEARER = "Bearer "
 _READS = ("Get", "List", "Watch", "Explain", "BatchGet")
 
 
-class Tokens:
+class Tokens(Reloaded):
     """The tokens of a file with a line `TOKEN read` or `TOKEN write` each; `#` starts a comment.
 
     Only digests are kept and looked up, so that the time of a look-up tells nothing about a token.
     """
 
+    _writers: dict[bytes, bool]
+
     def __init__(self, path: Path) -> None:
-        self._writers: dict[bytes, bool] = {}
-        for number, line in enumerate(_lines(path), start=1):
-            words = line.partition("#")[0].split()
-            if len(words) == 2 and words[1] in {"read", "write"}:
-                self._writers[_digest(words[0])] = words[1] == "write"
+        super().__init__({"INVENTORY_TOKENS_FILE": path})
+
+    def take(self, contents: Sequence[bytes]) -> None:
+        writers: dict[bytes, bool] = {}
+        for number, line in enumerate(contents[0].splitlines(), start=1):
+            words = line.partition(b"#")[0].split()
+            if len(words) == 2 and words[1] in {b"read", b"write"}:
+                writers[_digest(words[0])] = words[1] == b"write"
             elif words:
                 raise SettingsError(f"INVENTORY_TOKENS_FILE: line {number} must be a token and `read` or `write`.")
+        if not writers:
+            # Whoever rewrites a file empties it first, and does not always get further.
+            raise SettingsError("INVENTORY_TOKENS_FILE names no token.")
+        self._writers = writers
 
     def check(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> None:
         """Refuse a call whose token is unknown or may not do this."""
         value = next((value for name, value in metadata if name == "authorization"), "")
         if not isinstance(value, str) or not value.startswith(_BEARER):
             raise Unauthenticated
-        may_write = self._writers.get(_digest(value.removeprefix(_BEARER)))
+        may_write = self._writers.get(_digest(value.removeprefix(_BEARER).encode("utf-8", "surrogateescape")))
         if may_write is None:
             raise Unauthenticated
         if not may_write and not method.startswith(_READS):
             raise PermissionDenied(method)
 
 
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"INVENTORY_TOKENS_FILE cannot be read: {error}.") from None
-
-
-def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+def _digest(token: bytes) -> bytes:
+    return hashlib.sha256(token).digest()
