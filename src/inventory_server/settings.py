@@ -170,6 +170,18 @@ class Settings:
     shutdown_grace: float = setting("10s", duration, "longest time that requests in flight get after SIGTERM", "0s")
     max_message_bytes: int = setting("4194304", whole, "largest request accepted", "1024")
     max_concurrent_streams: int = setting("1000", whole, "most requests in flight on one connection", "1")
+    max_connection_age: float | None = setting(
+        "",
+        duration,
+        "life of a connection, after which its caller makes another; without it there is no end to it",
+        "1s",
+    )
+    max_connection_age_grace: float = setting(
+        "1m",
+        duration,
+        "how long calls may go on after that: longer than the 30 s that orders may wait; then watchers go on elsewhere",
+        "1s",
+    )
     tls_cert: Path | None = setting("", path, "certificate chain (PEM); with tls_key the server speaks TLS only")
     tls_key: Path | None = setting("", path, "private key (PEM) of tls_cert")
     tls_client_ca: Path | None = setting("", path, "authority (PEM) that client certificates must come from")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # One client is enough to see what the server shows to whoever comes; the first test asks both.
 synchronous = pytest.mark.parametrize("connect", ["sync"], indirect=True)
 
-NO_PAIR = "INVENTORY_TLS_CERT and INVENTORY_TLS_KEY are no pair"
+NO_PAIR = "INVENTORY_TLS_CERT and INVENTORY_TLS_KEY are not a certificate and its key"
 
 
 def pair(issued: tuple[bytes, bytes]) -> dict[str, bytes]:
@@ -121,7 +121,7 @@ def test_the_authority_of_clients_is_renewed_too(
         False,
     )
     secret.swap({**pair(servers.issue()), "ca.crt": b"nobody"})
-    eventually(lambda: "INVENTORY_TLS_CLIENT_CA holds no certificate" in server.log)
+    eventually(lambda: "INVENTORY_TLS_CLIENT_CA is not a certificate" in server.log)
     assert welcome(server, of_old)
     secret.swap({**pair(servers.issue()), "ca.crt": new.pem})
     eventually(lambda: welcome(server, of_new))
@@ -137,7 +137,7 @@ def test_files_that_are_wrong_from_the_start_end_it_with_a_sentence(
     with pytest.raises(RuntimeError, match=rf"ended with status 2:\n.*{NO_PAIR}: .*mismatch"):
         start(serve, database_url, secret)
     secret.swap({**pair(authority.issue()), "ca.crt": b"nobody"})
-    with pytest.raises(RuntimeError, match=r"ended with status 2:\n.*INVENTORY_TLS_CLIENT_CA holds no certificate"):
+    with pytest.raises(RuntimeError, match=r"ended with status 2:\n.*INVENTORY_TLS_CLIENT_CA is not a certificate"):
         start(serve, database_url, secret, tls_client_ca=secret["ca.crt"])
     secret["tls.key"].unlink()
     with pytest.raises(RuntimeError, match=r"ended with status 2:\n.*INVENTORY_TLS_KEY cannot be read: .*No such file"):

@@ -50,6 +50,7 @@ class Link:
     def __init__(self, host: str, port: int) -> None:
         self._upstream = (host, port)
         self.port = 0
+        self.connections = 0  # that anybody made so far
         self.up = PASS
         self.down = PASS
         self.refusing = False
@@ -86,6 +87,7 @@ class Link:
         self._healed.set()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         self._writers.add(writer)
         try:
             if self.refusing:
