@@ -13,7 +13,8 @@ from inventory_server.metrics.exposition import Exposition
 from inventory_server.metrics.instruments import INSTRUMENTS, Histogram
 from inventory_server.rpc import metering
 
-DOCUMENT = (Path(__file__).parents[3] / "docs/metrics.md").read_text("utf-8")
+DOCS = Path(__file__).parents[3] / "docs"
+DOCUMENT, KUBERNETES = ((DOCS / name).read_text("utf-8") for name in ("metrics.md", "kubernetes.md"))
 # What the endpoint adds to what the server's own modules count.
 BUILD = "| `inventory_build_info` | gauge | version, python | The version of the service. |"
 SUFFIX = re.compile(r"_(bucket|count|sum)$")
@@ -40,6 +41,19 @@ def test_every_metric_that_the_document_names_exists() -> None:
     named -= {"inventory_server"}
     assert {name for name in named if name not in known and SUFFIX.sub("", name) not in known} == set()
     assert len(named) > 8
+
+
+def test_the_job_of_the_alerts_is_that_of_the_scrapes_and_its_absence_is_told() -> None:
+    jobs = set(re.findall(r'job="(.*?)"', DOCUMENT))
+    assert jobs == set(re.findall(r"job_name: (\S+)", DOCUMENT)) == {"inventory"}
+    monitor = DOCUMENT.partition("kind: PodMonitor")[2].partition("```")[0]
+    [label] = re.findall(r"jobLabel: (\w+)", monitor)
+    [selected] = re.findall(r"matchLabels: (\{.*?\})", monitor)
+    assert f"metadata: {{labels: {selected}}}" in KUBERNETES
+    assert selected == f"{{{label}: {jobs.pop()}}}"
+    [port] = re.findall(r"\{port: (\w+)", monitor)
+    assert f"{{name: {port}, containerPort: " in KUBERNETES
+    assert f'== 0 or absent(up{{job="{selected[1:-1].partition(": ")[2]}"}})' in DOCUMENT
 
 
 def test_names_follow_the_conventions_and_labels_are_never_ids() -> None:
