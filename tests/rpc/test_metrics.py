@@ -226,7 +226,7 @@ def test_watchers_show(database_url: str, serve: Serve, connect: Connect) -> Non
 @synchronous
 def test_without_the_setting_there_are_none(database_url: str, serve: Serve, connect: Connect) -> None:
     server = serve(database_url)
-    connect(server).list_stock()
+    list(connect(server).list_stock())
     assert listening(server.process.pid) == {int(server.address.rpartition(":")[2])}
     metered = Metered(serve, database_url)
     assert len(listening(metered.server.process.pid)) == 2  # a test that can fail

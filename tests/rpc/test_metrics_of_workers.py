@@ -11,14 +11,17 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
+import grpc
 import pytest
 from tests.fixtures.processes import children, connected_apart
 from tests.fixtures.scraping import Metered, Scraped
 from tests.fixtures.serving import connected
-from tests.fixtures.shop import stocked
+from tests.fixtures.shop import locked, stocked, waiting
 from tests.fixtures.waiting import at_once, eventually
 
 from inventory_client import Stock
+from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
+from inventory_client.proto.inventory.v1.inventory_pb2_grpc import InventoryServiceStub
 
 if TYPE_CHECKING:
     from tests.fixtures.serving import Serve, Server
@@ -133,7 +136,7 @@ def test_those_who_dawdle_keep_nobody_from_scraping_or_calling(metered: Metered)
                 connection.sendall(b"GET /metrics HTT")
         began = time.monotonic()
         for _ in range(20):
-            client.list_stock()
+            list(client.list_stock())
         assert metered.scrape().total("inventory_workers") == 1
         assert time.monotonic() - began < 2
 
@@ -143,6 +146,29 @@ def test_who_reads_nothing_is_cut_off(metered: Metered) -> None:
         began = time.monotonic()
         assert connection.recv(1) == b""
         assert 4 < time.monotonic() - began < 8
+
+
+def test_a_server_that_drains_still_tells_and_those_who_dawdle_do_not_hold_up_its_end(
+    database_url: str, metered: Metered
+) -> None:
+    request = pb.ReserveStockRequest(order_id="order", quantity=1)
+    with connected(metered.server) as client, ExitStack() as stack:
+        request.product_id = stocked(client, 10)
+        channel = stack.enter_context(grpc.insecure_channel(metered.server.address))
+        with locked(database_url, request.product_id) as stranger:
+            hanging = InventoryServiceStub(channel).ReserveStock.future(request)
+            eventually(lambda: waiting(database_url) == 1)
+            metered.server.terminate()
+            eventually(lambda: metered.server.health() != "SERVING")
+            told = metered.scrape()
+            assert told.total("grpc_server_started_total", grpc_method="ReserveStock") == 1
+            assert told.total(HANDLED, grpc_method="ReserveStock") == 0
+            for _ in range(20):
+                stack.enter_context(knock(metered)).sendall(b"GET /metrics HTTP/1.1\r\n")
+            stranger.rollback()
+        assert hanging.result(timeout=10).reservation.quantity == 1
+        # Sooner than a dawdler is cut off.
+        assert metered.server.process.wait(4) == 0
 
 
 @pytest.fixture
