@@ -134,7 +134,7 @@ def test_files_that_are_wrong_from_the_start_end_it_with_a_sentence(
 ) -> None:
     authority = Authority(tmp_path)
     secret = Secret(tmp_path / "secret", {**pair((authority.issue()[0], authority.issue()[1])), "ca.crt": b"nobody"})
-    with pytest.raises(RuntimeError, match=rf"ended with status 2:\n.*{NO_PAIR}: .*mismatch"):
+    with pytest.raises(RuntimeError, match=rf"ended with status 2:\n.*{NO_PAIR}: .*MISMATCH"):
         start(serve, database_url, secret)
     secret.swap({**pair(authority.issue()), "ca.crt": b"nobody"})
     with pytest.raises(RuntimeError, match=r"ended with status 2:\n.*INVENTORY_TLS_CLIENT_CA is not a certificate"):
