@@ -55,10 +55,11 @@ def test_an_embedded_store_that_is_killed_comes_back_with_all_that_was_answered(
         for store in RECORDS:
             sold = sales.rounds
             kill(store, embedded_directory, server)
-            assert server.log.count(f"the embedded {store} ended with -9 and is started again") == 1
+            assert server.log.count(f"the embedded {store} ended with -9 and is started again; what it said") == 1
             eventually(lambda: all(server.health(name) == "SERVING" for name in ("", "redis")), within=20)
             eventually(lambda sold=sold: sales.rounds > sold + 50, within=20)  # type: ignore[misc]
     assert client.get_reservation(hold.reservation_id) == hold
+    assert "ready to accept connections" in (embedded_directory / "postgres/log.before").read_text()
     database_url = EmbeddedPostgres(embedded_directory).running_url()
     assert database_url is not None
     sales.check(database_url)

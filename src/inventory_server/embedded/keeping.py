@@ -47,7 +47,8 @@ def _keep(server: EmbeddedServer, stop: threading.Event) -> None:
     while not stop.wait(_POLL_SECONDS):
         if server.pid is None:
             pause = 0.0 if time.monotonic() - began >= _STEADY_SECONDS else _longer(pause)
-            log.error("the embedded %s ended with %s and is started again", server.name, server.exit_status)
+            told = "the embedded %s ended with %s and is started again; what it said is in %s"
+            log.error(told, server.name, server.exit_status, server.log_before)
             _bring_back(server, stop, pause)
             began = time.monotonic()
 

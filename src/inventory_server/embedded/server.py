@@ -49,6 +49,7 @@ class EmbeddedServer(ABC):
         directory = directory.expanduser().resolve()
         self._home = directory / self.folder
         self._log = self._home / "log"
+        self.log_before = self._home / "log.before"
         self._lock = DirectoryLock(directory / f"{self.folder}.lock")
         self._user = OURSELVES
         self._process: subprocess.Popen[bytes] | None = None
@@ -127,6 +128,8 @@ class EmbeddedServer(ABC):
             raise EmbeddedError(f"A {self.name} left over in {self._home} (process {pid}) does not stop.")
 
     def _launch(self) -> None:
+        if self._log.exists():
+            self._log.replace(self.log_before)  # it may say why that one ended
         patience = time.monotonic() + IN_USE_SECONDS_MAX
         while not self._answers_on(port := self._port or free_port()):
             reason = self._last_words()
