@@ -81,6 +81,7 @@ def test_what_is_no_address_is_told(text: str) -> None:
         ("retention", "59m", "must be at least 1h, not '59m'"),
         ("redis_timeout", "0s", "must be at least 1ms, not '0s'"),
         ("health_interval", "9ms", "must be at least 10ms, not '9ms'"),
+        ("max_connection_age", "500ms", "must be at least 1s, not '500ms'"),
     ],
 )
 def test_a_mistake_is_one_sentence_that_names_the_variable(name: str, text: str, sentence: str) -> None:
