@@ -14,15 +14,15 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from inventory_server.domain import Position
 from inventory_server.errors import DatabaseUnavailable, InternalError, Overloaded, ValidationError, Violation
+from inventory_server.postgres.feed import Page, UnknownPosition
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 
-    from inventory_server.domain import FeedChange
+    from inventory_server.domain import FeedChange, Position
     from inventory_server.errors import InventoryError
-    from inventory_server.postgres.feed import Alarm, FeedRepository, Page
+    from inventory_server.postgres.feed import Alarm, FeedRepository
 
 log = logging.getLogger(__name__)
 
@@ -146,23 +146,24 @@ class Feed:
         return 0.0 if self._position is None else time.monotonic() - self._read_at
 
     async def watch(
-        self, product_ids: frozenset[str] | None = None, after: Position | None = None
+        self, product_ids: frozenset[str] | None = None, after: Position | None = None, *, again: bool = False
     ) -> AsyncGenerator[FeedChange | Position]:
         """Stream the changes of some products or all, from now on or after a position, in the ledger's order.
 
-        A position among the changes says that whoever goes on after it misses nothing: at the start of a stream that
-        begins now, and after a while in which nothing happened that is wanted.
+        With `again` the change at the position comes first. A position among the changes says that whoever goes on
+        after it misses nothing: at the start of a stream that begins now, and after a while in which something happened
+        but nothing that is wanted.
 
-        When this returns the start is fixed. Raises ValidationError for a position that this database never had, and
-        DatabaseUnavailable; the stream itself waits for a database that is away, and raises Overloaded where its
-        changes are taken too slowly. Close it to free what it holds.
+        When this returns the start is fixed. Raises ValidationError for a position that this database does not have,
+        and DatabaseUnavailable; the stream itself waits for a database that is away. It raises Overloaded where its
+        changes are taken too slowly, and DatabaseUnavailable where the database that comes back lacks changes that were
+        told: then another watch finds out whether they are among those before its position. Close it to free what it
+        holds.
         """
         if after is None:
-            page = await self._repository.now()
+            page = Page([], await self._repository.now(), full=False)
         else:
-            page = await self._read_backlog(after, product_ids)
-            if after > Position(page.horizon, "", 0):
-                raise ValidationError([Violation("resume_token", "is not of this database")])
+            page = await self._read_first(after, product_ids, again=again)
         return self._changes(_Watcher(product_ids, page.end, self._queue_size), page, after)
 
     async def close(self) -> None:
@@ -207,16 +208,24 @@ class Feed:
         self._audience.add(watcher)
         return True
 
+    async def _read_first(self, after: Position, product_ids: frozenset[str] | None, *, again: bool) -> Page:
+        try:
+            async with self._backlog:
+                if after.version == 0:
+                    after = await self._repository.beginning(after)
+                return await self._repository.page(after, _PAGE_CHANGES_MAX, product_ids, again=again)
+        except UnknownPosition as error:
+            raise ValidationError([Violation("resume_token", "is not of this database")]) from error
+
     async def _read_on(self, watcher: _Watcher) -> Page:
         while True:
             try:
-                return await self._read_backlog(watcher.position, watcher.product_ids)
+                async with self._backlog:
+                    return await self._repository.page(watcher.position, _PAGE_CHANGES_MAX, watcher.product_ids)
             except DatabaseUnavailable:
                 await asyncio.sleep(_RETRY_SECONDS)
-
-    async def _read_backlog(self, after: Position, product_ids: frozenset[str] | None) -> Page:
-        async with self._backlog:
-            return await self._repository.page(after, _PAGE_CHANGES_MAX, product_ids)
+            except UnknownPosition as error:
+                raise DatabaseUnavailable from error
 
     async def _follow(self, position: Position) -> None:
         try:
@@ -232,6 +241,9 @@ class Feed:
                         self._read_at = time.monotonic()
                     pause = await self._rest(alarm, pause, grown=page is not None and bool(page.changes))
                 self._position = None
+        except UnknownPosition:
+            log.error("PostgreSQL lost movements that were told: watchers must resume")  # noqa: TRY400 — we know where
+            self._audience.fail(DatabaseUnavailable())
         except Exception:
             log.exception("the feed failed")
             self._audience.fail(InternalError())

@@ -69,7 +69,13 @@ _CASES: dict[str, list[tuple[tuple[Any, ...], int]]] = {
     ]
     + [((HOT, ["RESERVED", "RELEASED", "DEDUCTED"], ANY_ID, 101), 303), (("p5", ["RESERVED"], None, 101), 5)],
     "list_movements": [((HOT, LAST, 101), 101), ((HOT, 500_000, 1001), 1001), (("p5", LAST, 101), 5)],
-    "feed": [(("0", "", 0, None, 500), 510)],
+    "feed": [
+        (("0", "", 0, False, None, 500), 510),
+        (("0", HOT, 500_001, True, None, 500), 510),
+        (("0", "", 0, False, ["p5"], 500), 510),
+        ((str(2**60), HOT, 500_001, False, None, 500), 1),
+    ],
+    "feed_now": [((), 1)],
     "initialize": [((["p5", "new"], [1, 1], [NEW, NEWER]), 10)],
     "change": [((["p5"], [1], ["ADD"], [1], [None], [None], [NEW], LAST), 10)],
     "reserve": [

@@ -29,15 +29,18 @@ _FEED_SLEEP = query("feed_sleep")
 _RETRY_SECONDS = 5.0
 
 
-class Page(NamedTuple):
-    """Changes in the order of their positions. No transaction can add any up to `end`.
+class UnknownPosition(Exception):
+    """The ledger has no such position: it is of another database, or a crash or failover took the movement back."""
 
-    `horizon` is where the ledger ended for that; a `full` page ends before.
+
+class Page(NamedTuple):
+    """Changes in the order of their positions. No transaction can add any up to `end`, also after a crash.
+
+    A `full` page ends before the ledger does.
     """
 
     changes: list[FeedChange]
     end: Position
-    horizon: int
     full: bool
 
 
@@ -47,24 +50,43 @@ class FeedRepository:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def now(self) -> Page:
-        """Give an empty page that ends now; whatever commits from now on comes after it."""
-        ((horizon,),) = await self._database.fetch(_FEED_NOW)
-        return _page([], int(horizon))
+    async def now(self) -> Position:
+        """Give the position of the last movement; whatever commits from now on comes after it."""
+        _, last = await self._end()
+        return last
 
-    async def page(self, after: Position, changes_max: int, product_ids: Collection[str] | None = None) -> Page:
-        """Read on after a position, by default for all products. A full page may hold a change that is not wanted."""
+    async def beginning(self, mark: Position) -> Position:
+        """Give the position to go on from after a mark, which is of no movement: those before it have been told.
+
+        Servers once told the horizon as a mark. Where no movement has come after it, the last one before says the same,
+        and holds after a crash. A mark ahead of the horizon is from before a crash, or of another database: what has
+        been written since then may lie below it.
+        """
+        horizon, last = await self._end()
+        if mark.transaction_id > horizon:
+            raise UnknownPosition
+        return min(mark, last)
+
+    async def page(
+        self, after: Position, changes_max: int, product_ids: Collection[str] | None = None, *, again: bool = False
+    ) -> Page:
+        """Read on after a position, by default for all products; or `again` the movement there, too.
+
+        The last change may be one that is not wanted. Raises UnknownPosition.
+        """
         wanted = None if product_ids is None else texts(product_ids)
-        rows = await self._database.fetch(_FEED, (str(after[0]), after[1], str(after[2]), wanted, changes_max))
+        parameters = (str(after[0]), after[1], str(after[2]), again, wanted, changes_max)
+        rows = await self._database.fetch(_FEED, parameters)
+        if not rows[0][0]:
+            raise UnknownPosition
         changes = [_change(*row[2:]) for row in rows if row[1] is not None]
-        horizon, last_number = int(rows[0][0]), rows[-1][1]
-        if last_number == changes_max:
-            return Page(changes, changes[-1].position, horizon, full=True)
-        return _page(changes, horizon)
+        end = changes[-1].position if changes else after
+        return Page(changes, end, full=rows[-1][1] == changes_max)
 
-
-def _page(changes: list[FeedChange], horizon: int) -> Page:
-    return Page(changes, Position(horizon, "", 0), horizon, full=False)
+    async def _end(self) -> tuple[int, Position]:
+        """Give the horizon, below which every transaction has ended, and the position of the last movement there."""
+        ((horizon, transaction_id, product_id, version),) = await self._database.fetch(_FEED_NOW)
+        return int(horizon), Position(int(transaction_id or 0), product_id or "", version or 0)
 
 
 def _change(transaction_id: str, product_id: str, version: int, *row: Any) -> FeedChange:

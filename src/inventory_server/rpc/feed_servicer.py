@@ -28,7 +28,7 @@ class FeedServicer:
         deadline: float | None,  # noqa: ARG002 — gRPC ends a stream in time
     ) -> AsyncGenerator[pb.WatchStockResponse]:
         watch = wire.parse_watch(request)
-        return _rendered(await self._feed.watch(watch.product_ids, watch.after), watch)
+        return _rendered(await self._feed.watch(watch.product_ids, watch.after, again=watch.half_told), watch)
 
 
 async def _rendered(

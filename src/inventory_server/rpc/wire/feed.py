@@ -27,11 +27,11 @@ _BIGINT_MAX = 2**63 - 1
 
 
 class Watch(NamedTuple):
-    """What to stream. Of the change at `half_told`, the movement was told already and the low stock was not."""
+    """What to stream. Of a change at `after` that is `half_told`, the movement was told and the low stock was not."""
 
     product_ids: frozenset[str] | None
     after: Position | None
-    half_told: Position | None
+    half_told: bool
     low_stock: int | None
 
 
@@ -44,7 +44,7 @@ def parse_watch(request: pb.WatchStockRequest) -> Watch:
     low_stock = request.low_stock if request.HasField("low_stock") else None
     if low_stock is not None and not 0 <= low_stock <= STOCK_MAX:
         checks.bad("low_stock", f"must be 0 to {STOCK_MAX}, not {low_stock}")
-    after = half_told = None
+    after, half_told = None, False
     if request.resume_token:
         try:
             after, half_told = _read_token(request.resume_token)
@@ -58,7 +58,7 @@ def render_change(change: FeedChange, watch: Watch) -> Iterator[pb.WatchStockRes
     """Tell a change, and then that the product has run low where this change is the one that made it so."""
     position, movement = change
     crossed = _crossed(movement, watch.low_stock)
-    if position != watch.half_told:
+    if position != watch.after:
         token = _token(position, whole=crossed is None)
         yield pb.WatchStockResponse(movement=render_movement(movement), resume_token=token)
     if crossed is not None:
@@ -84,8 +84,8 @@ def _token(position: Position, *, whole: bool) -> str:
     return base64.urlsafe_b64encode(head + position.product_id.encode()).decode()
 
 
-def _read_token(token: str) -> tuple[Position, Position | None]:
-    """Give the position to go on after, and that of a change of which only the movement was told."""
+def _read_token(token: str) -> tuple[Position, bool]:
+    """Give the position to go on after, and whether only the movement of the change there was told."""
     try:
         packed = base64.b64decode(token, altchars=b"-_", validate=True)
         version, whole, transaction_id, number = _TOKEN.unpack_from(packed)
@@ -95,8 +95,7 @@ def _read_token(token: str) -> tuple[Position, Position | None]:
     position = Position(transaction_id, product_id, number)
     if version != _VERSION or whole > 1 or "\0" in product_id:
         raise ValueError("not a token")
-    if whole and (product_id, number) == ("", 0):
-        return position, None  # a mark
-    if not (1 <= number <= _BIGINT_MAX and 1 <= len(product_id) <= ID_LENGTH_MAX):
+    of_a_movement = 1 <= number <= _BIGINT_MAX and 1 <= len(product_id) <= ID_LENGTH_MAX
+    if not of_a_movement and not (whole and (product_id, number) == ("", 0)):
         raise ValueError("not a token")
-    return (position, None) if whole else (position._replace(version=number - 1), position)
+    return position, not whole

@@ -1988,7 +1988,9 @@ class WatchStockRequest(_message.Message):
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     LOW_STOCK_FIELD_NUMBER: _builtins.int
     resume_token: _builtins.str
-    """The `resume_token` of the last answer seen; from now on where it is empty."""
+    """The `resume_token` of the last answer seen; from now on where it is empty. One whose change the database does not
+    have is refused: it is of another database, or of a change that a failover lost.
+    """
     low_stock: _builtins.int
     """Tells of a product once each time its available quantity falls from above this number to it or below."""
     @_builtins.property
@@ -2015,7 +2017,7 @@ Global___WatchStockRequest: _TypeAlias = WatchStockRequest  # noqa: Y015
 @_typing.final
 class WatchStockResponse(_message.Message):
     """One change; or none, where the answer only says how far the stream has come: a stream that begins now says so first,
-    and every stream again after half a minute in which nothing happened that was asked for.
+    and every stream again after half a minute in which something happened, but nothing that was asked for.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -2024,7 +2026,7 @@ class WatchStockResponse(_message.Message):
     LOW_STOCK_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     resume_token: _builtins.str
-    """Continues here, without a gap or a repeat."""
+    """Continues here, without a gap or a repeat, also after a crash of PostgreSQL or a failover."""
     @_builtins.property
     def movement(self) -> Global___Movement:
         """A movement of the ledger."""
