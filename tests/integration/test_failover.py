@@ -8,13 +8,17 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import grpc
 import psycopg
 import pytest
+from tests.fixtures.crashing import UNWRITTEN, next_id, nothing_written, use_up
 from tests.fixtures.shop import stocked
 from tests.fixtures.traffic import selling
 from tests.fixtures.waiting import eventually
 
 from inventory_client import DatabaseUnavailable
+from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
+from inventory_client.proto.inventory.v1.inventory_pb2_grpc import InventoryServiceStub
 from inventory_server.embedded import EmbeddedPostgres
 from inventory_server.embedded.postgres import _binary
 from inventory_server.embedded.process import environment
@@ -83,6 +87,38 @@ def test_a_standby_that_is_promoted_is_found_and_has_all_that_was_acknowledged(
     assert {type(error) for error in sales.errors} == {DatabaseUnavailable}
     sales.check(standby.url)
     eventually(lambda: server.health() == "SERVING")
+
+
+@pytest.mark.parametrize("unwritten", UNWRITTEN)
+def test_watchers_hear_all_that_follows_a_failover_that_hands_transaction_ids_out_again(
+    private_postgres: EmbeddedPostgres, standby: EmbeddedPostgres, serve: Serve, connect: Connect, unwritten: str
+) -> None:
+    server = serve(either(private_postgres, standby), pool_timeout="500ms", connect_timeout="1s")
+    client = connect(server)
+    product_id = stocked(client, 1)
+    watched = pb.WatchStockRequest(product_ids=[product_id])
+    with grpc.insecure_channel(server.address) as channel:
+        stub = InventoryServiceStub(channel)
+        with nothing_written(private_postgres):
+            left = use_up(private_postgres, unwritten)
+            streams = [stub.WatchStock(watched, timeout=30)]
+            mark = next(streams[0]).resume_token
+        run(standby.url, "SELECT pg_promote()")
+        assert next_id(standby.url) <= left
+
+        def added() -> bool:
+            try:
+                client.add_stock(product_id, 1)
+            except DatabaseUnavailable:
+                return False
+            return True
+
+        for _ in range(3):
+            eventually(added, within=30)
+        streams.append(stub.WatchStock(pb.WatchStockRequest(product_ids=[product_id], resume_token=mark), timeout=30))
+        for stream in streams:
+            assert [next(stream).movement.version for _ in range(3)] == [2, 3, 4]
+            stream.cancel()
 
 
 def test_a_primary_that_comes_back_as_the_standby_is_left_alone(
