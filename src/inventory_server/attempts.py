@@ -9,7 +9,7 @@ from inventory_server.errors import DatabaseUnavailable, InternalError, Inventor
 from inventory_server.postgres.database import BadItem, RowLocked
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Hashable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,8 @@ async def attempt(
         return [error] * len(items) if len(items) > 1 else [DatabaseUnavailable()]
     except DatabaseUnavailable as error:
         return [error] * len(items)
+    except TimeoutError:
+        raise  # the caller's own time ended before this began
     except Exception:
         log.exception("a batch of %d failed", len(items))
         return [InternalError()] * len(items)
@@ -54,24 +56,6 @@ async def attempt(
         items,
         [aside, sorted(set(range(len(items))).difference(aside))],
     )
-
-
-async def attempt_all(
-    run: Callable[[Sequence[Item]], Awaitable[Sequence[Value | InventoryError]]],
-    items: Sequence[Item],
-    key: Callable[[Item], Hashable] | None,
-    refusal: Callable[[Item, BadItem], InventoryError],
-) -> list[Value | InventoryError]:
-    """Run items that may share keys: of those with one key each waits for the one before it; without `key` none do."""
-    keys = range(len(items)) if key is None else [key(item) for item in items]
-    rounds: list[list[int]] = []
-    seen: dict[Hashable, int] = {}
-    for number, each in enumerate(keys):
-        turn = seen[each] = seen.get(each, -1) + 1
-        if turn == len(rounds):
-            rounds.append([])
-        rounds[turn].append(number)
-    return await _in_parts(lambda part: attempt(run, part, refusal), items, rounds)
 
 
 async def attempt_again(
@@ -104,6 +88,8 @@ def asked_once(
 
     async def ask(items: Sequence[Item]) -> list[Value]:
         distinct = list(dict.fromkeys(items))
+        if len(distinct) == len(items):
+            return list(await run(items))
         found = dict(zip(distinct, await run(distinct), strict=True))
         return [found[item] for item in items]
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
-from inventory_server.attempts import asked_once, attempt_again, attempt_all
+from inventory_server.attempts import asked_once, attempt, attempt_again
 from inventory_server.batcher import Lane
 from inventory_server.domain import ExtendOrder, Order, Rows, SettleOrder
-from inventory_server.errors import InsufficientStock, InternalError, InventoryError, Overloaded, ReservationNotFound
+from inventory_server.errors import InsufficientStock, InternalError, InventoryError, ReservationNotFound
 from inventory_server.lanes import Lanes
 from inventory_server.postgres.database import RowLocked
 from inventory_server.postgres.holds import StockBusy, refusal
+from inventory_server.turns import Turns
 from inventory_server.waiting import WaitingRoom
 
 if TYPE_CHECKING:
@@ -37,9 +38,6 @@ Value = TypeVar("Value")
 
 # Expired units that somebody else is tidying up are free once that statement ends; each try waits for its row lock.
 _BUSY_ATTEMPTS = 5
-# Bulk calls under way at once: one for PostgreSQL to work on while another is parsed or rendered here.
-_BULK_WIDTH = 2
-_BULK_QUEUE = 64
 # What an order that is ended or extended counts in a batch: nobody knows yet how many holds it has, up to a thousand.
 _ORDER_WEIGHT = 16
 # Lines of an order that count as one more request: less than a request each, since much of that is done once.
@@ -87,8 +85,8 @@ class Inventory:
             "extend_order", self._extend_all_orders, _order_id, _rows_of_order, self._remember_orders
         )
         self._room = WaitingRoom(self._reserve_now, self._is_made, settings.queue_size)
-        self._bulk = asyncio.Semaphore(_BULK_WIDTH)
-        self._bulk_waiting = 0
+        self._bulk_changes = Turns()
+        self._bulk_reads = Turns()
 
     async def initialize(self, item: Initialize, deadline: float | None = None) -> Initialized:
         return await self._initialize.submit(item, deadline)
@@ -114,7 +112,7 @@ class Inventory:
     @property
     def bulk_waiting(self) -> int:
         """How many bulk calls are under way or wait for their turn."""
-        return self._bulk_waiting
+        return self._bulk_changes.calls + self._bulk_reads.calls
 
     def stir(self, product_id: str) -> None:
         """Units of a product may have come back: let those who wait for it look."""
@@ -179,9 +177,11 @@ class Inventory:
         self, orders: Sequence[Order], deadline: float | None = None
     ) -> list[tuple[Reservation, ...] | InventoryError]:
         """Make holds that have nothing to do with one another; errors are values here."""
-        outcomes = await self._in_bulk(self._holds.reserve, orders, _request_id, _rows_of_lines, deadline)
+        # Nobody waits here: items that differ in nothing else are copies.
+        orders = [order._replace(wait=0.0) if order.wait else order for order in orders]
+        outcomes = await self._changed_in_bulk(self._holds.reserve, orders, _rows_of_lines, deadline)
         busy = [number for number, outcome in enumerate(outcomes) if isinstance(outcome, StockBusy)]
-        await attempt_again(_one_by_one(self._reserve_now, deadline), orders, busy, outcomes)
+        await attempt_again(asked_once(_one_by_one(self._reserve_now, deadline)), orders, busy, outcomes)
         self._remember_orders([outcome for outcome in outcomes if not isinstance(outcome, InventoryError)])
         return outcomes
 
@@ -189,9 +189,21 @@ class Inventory:
         self, items: Sequence[Settle], deadline: float | None = None
     ) -> list[Reservation | InventoryError]:
         """End holds that have nothing to do with one another; errors are values here."""
-        outcomes = await self._in_bulk(self._holds.settle, items, _reservation_id, _rows_of_hold, deadline)
-        short = [number for number, outcome in enumerate(outcomes) if isinstance(outcome, InsufficientStock)]
-        await attempt_again(_one_by_one(self.settle, deadline), items, short, outcomes)
+        outcomes = await self._changed_in_bulk(self._holds.settle, items, _rows_of_hold, deadline)
+        short = {
+            number: outcome.metadata["product_id"]
+            for number, outcome in enumerate(outcomes)
+            if isinstance(outcome, InsufficientStock)
+        }
+        if short:
+            # As for a single one: other expired holds of these products may do.
+            await attempt(self._bulk_changes.taking(self._holds.tidy, deadline), list(set(short.values())), _refusal)
+            await attempt_again(
+                lambda part: self._changed_in_bulk(self._holds.settle, part, _rows_of_hold, deadline),
+                items,
+                list(short),
+                outcomes,
+            )
         self._forget([outcome for outcome in outcomes if not isinstance(outcome, InventoryError)])
         return outcomes
 
@@ -199,33 +211,28 @@ class Inventory:
         self, product_ids: Sequence[str], deadline: float | None = None
     ) -> list[Stock | InventoryError]:
         """Read balances in one statement, so that they belong to one moment; errors are values here."""
-        return await self._in_bulk(asked_once(self._stock.read), product_ids, None, None, deadline)
+        with self._bulk_reads.call():
+            return list(
+                await attempt(self._bulk_reads.taking(asked_once(self._stock.read), deadline), product_ids, _refusal)
+            )
 
-    async def _in_bulk(
+    async def _changed_in_bulk(
         self,
         run: Callable[[Sequence[Item]], Awaitable[Sequence[Value | InventoryError]]],
         items: Sequence[Item],
-        key: Callable[[Item], Hashable] | None,
-        rows: Callable[[Item], Rows] | None,
+        rows: Callable[[Item], Rows],
         deadline: float | None,
     ) -> list[Value | InventoryError]:
-        if self._bulk_waiting >= _BULK_QUEUE:
-            raise Overloaded
-        self._bulk_waiting += 1
-        try:
-            async with self._bulk:
-                if deadline is not None and deadline <= asyncio.get_running_loop().time():
-                    raise TimeoutError
-                outcomes = await attempt_all(run, items, key, _refusal)
-                locked = [number for number, outcome in enumerate(outcomes) if isinstance(outcome, RowLocked)]
-                if locked and rows is not None:
-                    # Some of them stood in the way of all: the others try again without those.
-                    stuck = await self._holds.locked([rows(items[number]) for number in locked])
-                    free = [number for number, product_id in zip(locked, stuck, strict=True) if not product_id]
-                    await attempt_again(lambda part: attempt_all(run, part, key, _refusal), items, free, outcomes)
-                return outcomes
-        finally:
-            self._bulk_waiting -= 1
+        run_in_turn = self._bulk_changes.taking(asked_once(run), deadline)
+        with self._bulk_changes.call():
+            outcomes = list(await attempt(run_in_turn, items, _refusal))
+            locked = [number for number, outcome in enumerate(outcomes) if isinstance(outcome, RowLocked)]
+            if locked:
+                # Some of them stood in the way of all: the others try again without those.
+                stuck = await self._holds.locked([rows(items[number]) for number in locked])
+                free = [number for number, product_id in zip(locked, stuck, strict=True) if not product_id]
+                await attempt_again(lambda part: attempt(run_in_turn, part, _refusal), items, free, outcomes)
+            return outcomes
 
     async def _find_locked(self, rows: Rows, deadline: float | None) -> str:
         return await self._locked.submit(rows, deadline)

@@ -35,7 +35,7 @@ _STATM = Path("/proc/self/statm")
 WORKERS = Gauge("inventory_workers", "Server processes that run, the supervisor aside.")
 IN_FLIGHT = Gauge("inventory_requests_in_flight", "Calls under way, streams aside.")
 WAITERS = Gauge("inventory_waiters", "Orders that wait for units to come back.")
-BULK = Gauge("inventory_bulk_calls", "Bulk calls under way or waiting for their turn; more than 64 are refused.")
+BULK = Gauge("inventory_bulk_calls", "Bulk calls under way or waiting; more than 64 reads, or 64 changes, are refused.")
 WATCHERS = Gauge("inventory_feed_watchers", "Callers of WatchStock that have caught up with the ledger.")
 FEED_LAG = Gauge(
     "inventory_feed_lag_seconds",

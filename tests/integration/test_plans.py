@@ -79,16 +79,17 @@ _CASES: dict[str, list[tuple[tuple[Any, ...], int]]] = {
     "initialize": [((["p5", "new"], [1, 1], [NEW, NEWER]), 10)],
     "change": [((["p5"], [1], ["ADD"], [1], [None], [None], [NEW], LAST), 10)],
     "reserve": [
-        ((["p5"], [1], [1], ["o"], [1], [1], [True], [NEW], [NEW], [0]), 10),
+        ((["p5"], [1], [1], ["o"], [1], [1], [True], [NEW], [NEW], [0], False), 10),
+        ((["p5"], [1], [1], ["o"], [1], [1], [True], [NEW], [NEW], [0], True), 10),
         # More than there is: first the expired holds are taken back.
-        (([SHORT], [1], [1], ["o"], [5000], [1], [True], [NEW], [NEW], [0]), 4 * EXPIRED + 10),
+        (([SHORT], [1], [1], ["o"], [5000], [1], [True], [NEW], [NEW], [0], False), 4 * EXPIRED + 10),
     ],
     "tidy": [(([SHORT],), 4 * EXPIRED + 10)],
     # Also when fewer are due than one look may take.
     "expire": [((100,), 600), ((2 * EXPIRED,), 4 * EXPIRED + 10)],
     "locked": [(([0], ["p5"], [1], [KNOWN], [2], [HOT]), 1_010), (([], [], [], [], [0], ["o55"]), 40)],
     "set_aside": [((2 * EXPIRED,), EXPIRED + 10)],
-    "settle": [(([KNOWN], ["RELEASE"], [NEWER]), 10)],
+    "settle": [(([KNOWN], ["RELEASE"], [NEWER], careful), 10) for careful in (False, True)],
     "settle_orders": [
         ((["o55"], ["RELEASE"], [False], [NEW]), 100),
         ((["o55"], ["REACQUIRE"], [True], [NEW]), 200),

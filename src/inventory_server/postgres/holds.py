@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 from itertools import groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, LiteralString, NamedTuple
 
 from inventory_server import errors
 from inventory_server.domain import Replayed, Reservation, ReservationStatus
 from inventory_server.postgres.arrays import booleans, numbered, plain, texts
+from inventory_server.postgres.database import BadItem
 from inventory_server.postgres.queries import query
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from inventory_server.domain import Extend, ExtendOrder, Order, Reserve, Rows, Settle, SettleOrder
-    from inventory_server.postgres.database import BadItem, Database
+    from inventory_server.postgres.database import Database
 
 _RESERVE = query("reserve")
 _SETTLE = query("settle")
@@ -56,9 +57,11 @@ class HoldRepository:
         self._database = database
 
     async def reserve(self, orders: Sequence[Order]) -> list[tuple[Reservation, ...] | errors.InventoryError]:
-        """Make holds, all of an order or none; the request ids of one batch are distinct."""
+        """Make holds, all of an order or none; orders that differ but share a request id should not be many."""
         lines = [line for order in orders for line in order.lines]
-        rows = await self._database.fetch(_RESERVE, _reserve_parameters(orders, lines))
+        rows = await self._guarded(
+            _RESERVE, _reserve_parameters(orders, lines), careful=_repeated([order.request_id for order in orders])
+        )
         outcomes: list[tuple[Reservation, ...] | errors.InventoryError] = []
         at = 0
         for order in orders:
@@ -68,16 +71,29 @@ class HoldRepository:
         return outcomes
 
     async def settle(self, items: Sequence[Settle]) -> list[Reservation | errors.InventoryError]:
-        """End holds; the reservations of one batch are distinct."""
-        rows = await self._database.fetch(
+        """End holds; of those that end the same hold each finds what the one before left."""
+        holds, requests = [item.reservation_id for item in items], [item.request_id for item in items]
+        rows = await self._guarded(
             _SETTLE,
-            (
-                plain([item.reservation_id for item in items]),
-                plain([item.action for item in items]),
-                plain([item.request_id for item in items]),
-            ),
+            (plain(holds), plain([item.action for item in items]), plain(requests)),
+            careful=_repeated(holds) or _repeated(requests),
         )
         return [_settled(item, *row) for item, row in zip(items, rows, strict=True)]
+
+    async def _guarded(
+        self, statement: LiteralString, parameters: tuple[str, ...], *, careful: bool
+    ) -> list[tuple[Any, ...]]:
+        """Run a statement of requests; where an id of one turns out to be used, once more with a look at all of them.
+
+        PostgreSQL names one used id of a batch, and there may be as many as items.
+        """
+        if not careful:
+            try:
+                return await self._database.fetch(statement, (*parameters, False))
+            except BadItem as bad:
+                if bad.constraint not in _REQUEST_ID_CONSTRAINTS:
+                    raise
+        return await self._database.fetch(statement, (*parameters, True))
 
     async def settle_orders(
         self, items: Sequence[SettleOrder]
@@ -195,6 +211,10 @@ def refusal(request_id: str, bad: BadItem) -> errors.InventoryError:
 
 
 _NOTHING = Reservation("", "", "", 0, "", None, 0, 0, 0)
+
+
+def _repeated(ids: Sequence[str]) -> bool:
+    return len(set(ids)) < len(ids)
 
 
 def _reserve_parameters(orders: Sequence[Order], lines: Sequence[Reserve]) -> tuple[str, ...]:

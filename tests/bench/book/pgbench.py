@@ -42,10 +42,10 @@ COMMIT;
 FUNCTION = """
 \\set n random(0, 10000 - {size})
 WITH ids AS MATERIALIZED (SELECT array_agg({uuid}) AS given FROM generate_series(1, {size}))
-SELECT count(outcome) FROM ids, inventory_reserve_v1({products}, ARRAY(SELECT generate_series(1, {size})), {places},
+SELECT count(outcome) FROM ids, inventory_reserve_v2({products}, ARRAY(SELECT generate_series(1, {size})), {places},
     array_fill('order'::text, ARRAY[{size}]), array_fill(1::bigint, ARRAY[{size}]),
     array_fill(600000000::bigint, ARRAY[{size}]), array_fill(false, ARRAY[{size}]), ids.given, ids.given,
-    array_fill(0, ARRAY[{size}]));
+    array_fill(0, ARRAY[{size}]), false);
 """
 
 

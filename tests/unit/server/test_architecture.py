@@ -36,7 +36,7 @@ TIERS = (
     {"domain"},
     {"errors", "settings", "metrics", "embedded"},
     {"postgres", "supervisor", "logs"},
-    {"cache", "attempts", "waiting"},
+    {"cache", "attempts", "turns", "waiting"},
     {"batcher"},
     {"lanes"},
     {"inventory", "queries", "feed", "retention", "audit"},

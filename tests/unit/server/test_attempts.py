@@ -11,7 +11,7 @@ import pytest
 from tests.fixtures.clock import play
 from tests.fixtures.scripted import Database, alone, refusal
 
-from inventory_server.attempts import attempt, attempt_all
+from inventory_server.attempts import attempt
 from inventory_server.errors import InternalError, RequestIdConflict
 from inventory_server.postgres.database import BadItem
 
@@ -63,19 +63,3 @@ async def test_a_failure_that_nobody_can_explain_is_logged_and_told_as_such(data
     assert [type(answer) for answer in answers] == [str, InternalError]
     database.failure = RuntimeError("no idea")
     assert [type(answer) for answer in await attempt(database.run, ["a", "b"], refusal)] == [InternalError] * 2
-
-
-@alone
-async def test_items_of_one_call_that_share_a_key_take_turns(database: Database) -> None:
-    database.open.set()
-    items = ["a1", "b1", "a2", "unknown", "b2", "a3"]
-    answers = await attempt_all(database.run, items, lambda item: item[0], refusal)
-    assert [answer if isinstance(answer, str) else answer.reason for answer in answers] == [
-        "A1",
-        "B1",
-        "A2",
-        "PRODUCT_NOT_FOUND",
-        "B2",
-        "A3",
-    ]
-    assert database.batches == [["a1", "b1", "unknown"], ["a2", "b2"], ["a3"]]

@@ -32,8 +32,8 @@ BEGIN
     SELECT array_agg(s.outcome ORDER BY s.no), array_agg(s.product_id ORDER BY s.no),
            array_agg(s.quantity ORDER BY s.no), array_agg(s.reserved ORDER BY s.no)
     INTO outcomes, products, quantities, reserveds
-    FROM ROWS FROM (inventory_settle_v1(
-        due, array_fill('EXPIRE'::text, ARRAY[cardinality(due)]), array_fill(NULL::uuid, ARRAY[cardinality(due)])
+    FROM ROWS FROM (inventory_settle_v2(
+        due, array_fill('EXPIRE'::text, ARRAY[cardinality(due)]), array_fill(NULL::uuid, ARRAY[cardinality(due)]), false
     )) WITH ORDINALITY AS s (outcome, product_id, order_id, quantity, status, release_reason, expires_us, created_us,
         updated_us, available, reserved, no);
 

@@ -10,12 +10,21 @@ AS $$
 #variable_conflict use_column
 DECLARE
     moment timestamptz := clock_timestamp();
+    known  text[] := ARRAY(SELECT s.product_id FROM inventory_stock s WHERE s.product_id = ANY (products));
+    -- The index would refuse them too, but the whole batch with them.
+    used   uuid[] := ARRAY(SELECT m.request_id FROM inventory_movements m WHERE m.request_id = ANY (requests));
 BEGIN
     WITH created AS (
         INSERT INTO inventory_stock AS s (product_id, available_quantity, reserved_quantity, version, created_at,
             updated_at)
         SELECT i.product_id, i.quantity, 0, 1, moment, moment
-        FROM unnest(products, quantities) AS i (product_id, quantity)
+        FROM (
+            -- Of those that share a request id the first one gets it.
+            SELECT DISTINCT ON (n.request_id) n.product_id, n.quantity
+            FROM unnest(products, quantities, requests) WITH ORDINALITY AS n (product_id, quantity, request_id, no)
+            WHERE n.product_id <> ALL (known) AND n.request_id <> ALL (used)
+            ORDER BY n.request_id, n.no
+        ) i
         ORDER BY i.product_id
         ON CONFLICT (product_id) DO NOTHING
         RETURNING s.product_id
@@ -27,14 +36,15 @@ BEGIN
     JOIN created USING (product_id);
 
     RETURN QUERY
-    SELECT CASE WHEN m.request_id IS NULL THEN 'EXISTS'
+    SELECT CASE WHEN s.product_id IS NULL THEN 'CONFLICT'
+                WHEN m.request_id IS NULL THEN 'EXISTS'
                 WHEN m.kind = 'INITIALIZE' AND m.product_id = i.product_id AND m.available_delta = i.quantity
                 THEN 'CREATED' ELSE 'CONFLICT' END,
            coalesce(m.available_after, s.available_quantity), coalesce(m.reserved_after, s.reserved_quantity),
            coalesce(m.version, s.version), inventory_micros_v1(s.created_at),
            inventory_micros_v1(coalesce(m.occurred_at, s.updated_at))
     FROM unnest(products, quantities, requests) WITH ORDINALITY AS i (product_id, quantity, request_id, no)
-    JOIN inventory_stock s USING (product_id)
+    LEFT JOIN inventory_stock s USING (product_id)
     LEFT JOIN inventory_movements m ON m.request_id = i.request_id AND m.line = 0
     ORDER BY i.no;
 END

@@ -1,13 +1,16 @@
 -- Ends holds: each item RELEASEs, DEDUCTs, EXPIREs or REACQUIREs one (deducts it, from the available quantity where
--- it has expired). `holds` are distinct; `actions`, `requests` and, where they settle whole orders, `lines`, which
--- number the holds of one request, go with them. Locks the holds in the order of their ids, then their stock rows in
--- the order of the products; a caller that has locked both already passes the moment at which it looked at them.
+-- it has expired). `actions`, `requests` and, where they settle whole orders, `lines`, which number the holds of one
+-- request, go with `holds`. Where `careful` is set, holds and requests may stand there more than once: each item finds
+-- what those before it left. Otherwise they are distinct, but for the requests of whole orders.
+-- Locks the holds in the order of their ids, then their stock rows in the order of the products; a caller that has
+-- locked both already passes the moment at which it looked at them.
 --
 -- Returns a row per item, in order: its outcome (DONE, REPLAYED, CONFLICT, NOT_FOUND, RELEASED or DEDUCTED where it
 -- was so already, SHORT where too little is available, INCONSISTENT where the stock row holds too little), the hold as
 -- it is now, and the balances where they are what is wrong. A hold that has expired is released, unless reacquired.
-CREATE OR REPLACE FUNCTION inventory_settle_v1(
-    holds uuid[], actions text[], requests uuid[], lines int[] DEFAULT NULL, moment timestamptz DEFAULT NULL
+CREATE OR REPLACE FUNCTION inventory_settle_v2(
+    holds uuid[], actions text[], requests uuid[], careful boolean, lines int[] DEFAULT NULL,
+    moment timestamptz DEFAULT NULL
 )
 RETURNS TABLE (outcome text, product_id text, order_id text, quantity bigint, status text, release_reason text,
     expires_us bigint, created_us bigint, updated_us bigint, available bigint, reserved bigint)
@@ -37,7 +40,10 @@ DECLARE
     avails     bigint[] := array_fill(NULL::bigint, ARRAY[cardinality(holds)]);
     reserveds  bigint[] := avails;
     numbers    bigint[] := avails;
+    written    text[];         -- as kinds, but one per hold
     used       uuid[];         -- requests that have made another movement, as far as that is known beforehand
+    earlier    int[];          -- the item before with the same hold
+    prior      int;
     p          int;
     kind       text;
 BEGIN
@@ -74,11 +80,26 @@ BEGIN
         SELECT array_agg(m.request_id) INTO used FROM inventory_movements m WHERE m.request_id = ANY (requests);
     END IF;
 
+    IF careful THEN
+        SELECT array_agg(e.prior ORDER BY e.no) INTO earlier
+        FROM (
+            SELECT i.no, lag(i.no) OVER (PARTITION BY i.hold ORDER BY i.no) AS prior
+            FROM unnest(holds) WITH ORDINALITY AS i (hold, no)
+        ) e;
+    END IF;
+
     -- The clock is read under the locks: a wait for them must not carry a hold past its expiry.
     moment := coalesce(moment, clock_timestamp());
 
     FOR item IN 1 .. items LOOP
         p := places[item];
+        IF careful AND earlier[item] IS NOT NULL THEN
+            prior := earlier[item];
+            statuses[item] := statuses[prior];
+            reasons[item] := reasons[prior];
+            enders[item] := enders[prior];
+            updateds[item] := updateds[prior];
+        END IF;
         IF statuses[item] IS NULL THEN
             outcomes[item] := 'NOT_FOUND';
         ELSIF statuses[item] = 'RESERVED' THEN
@@ -127,6 +148,9 @@ BEGIN
             IF kinds[item] <> 'EXPIRE' THEN
                 enders[item] := CASE WHEN lines IS NULL THEN requests[item]
                     ELSE inventory_order_ender_v1(requests[item]) END;
+                IF careful THEN
+                    used := used || requests[item];
+                END IF;
             END IF;
             avails[item] := balances[p];
             reserveds[item] := held[p];
@@ -134,9 +158,20 @@ BEGIN
         END IF;
     END LOOP;
 
+    written := kinds;
+    IF careful THEN
+        FOR item IN 1 .. items LOOP
+            prior := earlier[item];
+            IF prior IS NOT NULL THEN
+                written[item] := coalesce(written[item], written[prior]);
+                written[prior] := NULL;
+            END IF;
+        END LOOP;
+    END IF;
+
     UPDATE inventory_reservations r
     SET status = c.status, release_reason = c.reason, updated_at = moment, ended_by = c.ended_by
-    FROM unnest(holds, kinds, statuses, reasons, enders) AS c (reservation_id, kind, status, reason, ended_by)
+    FROM unnest(holds, written, statuses, reasons, enders) AS c (reservation_id, kind, status, reason, ended_by)
     WHERE r.reservation_id = c.reservation_id AND c.kind IS NOT NULL;
 
     UPDATE inventory_stock s
@@ -163,3 +198,14 @@ BEGIN
             reserved);
 END
 $$;
+
+-- The same for distinct holds: what whole orders are ended by, and what servers of an earlier version ask for.
+CREATE OR REPLACE FUNCTION inventory_settle_v1(
+    holds uuid[], actions text[], requests uuid[], lines int[] DEFAULT NULL, moment timestamptz DEFAULT NULL
+)
+RETURNS TABLE (outcome text, product_id text, order_id text, quantity bigint, status text, release_reason text,
+    expires_us bigint, created_us bigint, updated_us bigint, available bigint, reserved bigint)
+LANGUAGE sql
+BEGIN ATOMIC
+    SELECT * FROM inventory_settle_v2(holds, actions, requests, false, lines, moment);
+END;
