@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import grpc
 import psycopg
@@ -11,12 +13,13 @@ import pytest
 from tests.fixtures.ledger import AuditFailed
 from tests.fixtures.ledger import audit as independent_audit
 from tests.fixtures.ledgers import Ledgers
-from tests.fixtures.refusals import check_wire
+from tests.fixtures.refusals import check_wire, refused
 from tests.fixtures.serving import connected
-from tests.fixtures.shop import balance, stocked
+from tests.fixtures.shop import LONG, balance, stocked
 from tests.fixtures.traffic import selling
 from tests.fixtures.waiting import eventually
 
+from inventory_client import RequestIdConflict
 from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
 from inventory_client.proto.inventory.v1.inventory_pb2_grpc import InventoryServiceStub
 from inventory_server.postgres import auditing
@@ -263,6 +266,23 @@ def test_balances_are_explained_as_before_from_where_the_ledger_now_begins(
         with pytest.raises(grpc.RpcError) as raised:
             stub.ExplainStock(pb.ExplainStockRequest(product_id="teapot", at=long_ago))
         check_wire(raised.value, "VALIDATION_ERROR", {"http_status": "400", "fields": "at"})
+
+
+@pytest.mark.parametrize("ended", [0, 1])
+def test_an_order_that_lost_a_hold_is_no_replay_of_itself(
+    ledgers: Ledgers, serve: Serve, database_url: str, ended: int
+) -> None:
+    with connected(serve(database_url, expiry=False)) as client:
+        lines, request_id = [(stocked(client, 9), 2), (stocked(client, 9), 2)], str(uuid4())
+        order = partial(client.reserve_order, "order", lines, ttl=LONG, request_id=request_id)
+        holds = order()
+        client.deduct_reservation(holds[ended].reservation_id)
+        assert order() == holds
+        age(ledgers)
+        assert removed(retain(database_url))[1] == 1
+        refused(RequestIdConflict, order, request_id=request_id)
+        assert [balance(client, product_id) for product_id, _ in lines][1 - ended] == (7, 2)
+    agrees(database_url)
 
 
 def test_a_server_forgets_what_is_older_than_it_was_told_and_nothing_when_told_nothing(

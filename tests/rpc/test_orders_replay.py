@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
+from tests.fixtures.bulk import reasons
 from tests.fixtures.carts import cart, made_by
 from tests.fixtures.refusals import refused
 from tests.fixtures.shop import LONG, balance, expire, fresh, held, stocked
@@ -24,7 +25,9 @@ from inventory_client import (
     Reservation,
     ReservationAlreadyDeducted,
     ReservationAlreadyReleased,
+    ReserveItem,
 )
+from inventory_server.domain import line_ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -271,6 +274,41 @@ def test_what_differs_in_a_correction_or_an_extension_makes_another_request(clie
         extend = partial(client.extend_reservation, hold_id, other_ttl, request_id=request_id)
         refused(RequestIdConflict, extend, request_id=request_id)
     assert client.extend_reservation(hold.reservation_id, ttl, request_id=request_id) == extended
+
+
+def test_the_id_of_an_orders_hold_is_no_request_id_of_anybody_else(client: InventoryClient) -> None:
+    product_id, order_id = stocked(client, 10), fresh("order")
+    holds = client.reserve_order(order_id, [(product_id, 2), (product_id, 2)], ttl=LONG)
+    for hold in holds:
+        again = ReserveItem(product_id, order_id, 2, ttl=LONG, request_id=hold.reservation_id)
+        reserve = partial(client.reserve_stock, product_id, order_id, 2, ttl=LONG, request_id=again.request_id)
+        refused(RequestIdConflict, reserve, request_id=again.request_id)
+        assert reasons(client.batch_reserve_stock([again, again])) == ["REQUEST_ID_CONFLICT"] * 2
+        # Nor is it once it has made something else.
+        client.add_stock(product_id, 1, request_id=again.request_id)
+        refused(RequestIdConflict, reserve, request_id=again.request_id)
+    assert balance(client, product_id) == (8, 4)
+
+
+def test_an_order_whose_hold_somebody_made_before_is_refused(client: InventoryClient) -> None:
+    product_id, order_id, request_id = stocked(client, 10), fresh("order"), str(uuid4())
+    lines = [(product_id, 2), (product_id, 1)]
+    second = line_ids(request_id, ascii((order_id, 3_600_000_000, lines)), 2)[1]
+    client.reserve_stock(product_id, order_id, 1, ttl=LONG, request_id=second)
+    order = partial(client.reserve_order, order_id, lines, ttl=LONG, request_id=request_id)
+    refused(RequestIdConflict, order, request_id=request_id)
+    first = line_ids(request_id, ascii((order_id, 3_600_000_000, lines)), 2)[0]
+    client.reserve_stock(product_id, order_id, 2, ttl=LONG, request_id=first)
+    refused(RequestIdConflict, order, request_id=request_id)
+    assert balance(client, product_id) == (7, 3)
+
+
+def test_a_request_may_choose_an_id_like_that_of_an_orders_hold(client: InventoryClient) -> None:
+    product_id, request_id = stocked(client, 10), str(uuid4())
+    like = f"{request_id[:14]}8{request_id[15:]}"
+    reserve = partial(client.reserve_stock, product_id, "order", 2, ttl=LONG, request_id=like)
+    assert reserve() == reserve()
+    assert balance(client, product_id) == (8, 2)
 
 
 def test_a_refused_order_may_be_tried_again_under_its_id(client: InventoryClient) -> None:

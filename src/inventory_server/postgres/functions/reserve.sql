@@ -65,7 +65,14 @@ BEGIN
     FOR earlier IN
         SELECT l.no, l.no - l.line AS first, inventory_micros_v1(r.created_at) AS created_us, r.ttl_us,
                r.product_id = products[l.product] AND r.order_id = l.order_id AND r.quantity = l.quantity
-               AND r.ttl_given = l.ttl_given AND (NOT l.ttl_given OR r.ttl_us = l.ttl_us) AS same
+               AND r.ttl_given = l.ttl_given AND (NOT l.ttl_given OR r.ttl_us = l.ttl_us)
+               -- Of version 8 are the ids that orders derive for their holds, and those of requests that chose so: only
+               -- the ledger tells whose the hold is. All others are those of the requests that made them.
+               AND (substr(r.reservation_id::text, 15, 1) <> '8' OR EXISTS (
+                   SELECT FROM inventory_movements m
+                   WHERE m.request_id = l.request_id AND m.line = l.line AND m.reservation_id = l.reservation_id
+                       AND m.kind = 'RESERVE'
+               )) AS same
         FROM inventory_reservations r
         JOIN unnest(line_reservation, line_product, line_order_id, line_quantity, line_ttl_given, line_ttl_us,
              line_request, line_no)
