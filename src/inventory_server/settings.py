@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 PREFIX = "INVENTORY_"
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
+# The longest ttl that a request may ask for: domain.TTL_US_MAX.
+_TTL_SECONDS_MAX = 86400.0
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -125,9 +127,8 @@ class Settings:
     retention: float | None = setting(
         "",
         duration,
-        "how long ended holds and their movements are kept; a request sent again later than that counts as a new one;"
-        " without it they are kept for ever; needs the expiry worker",
-        "1h",
+        "how long ended holds and their movements are kept, longer than 24h and than any hold; a request sent again"
+        " later than that counts as a new one; without it they are kept for ever; needs the expiry worker",
     )
     pool_size: int = setting(
         "10", whole, "most connections to PostgreSQL for calls; the expiry worker has up to three, the feed one", "1"
@@ -197,8 +198,12 @@ class Settings:
             raise SettingsError("INVENTORY_TLS_CERT and INVENTORY_TLS_KEY go together: set both or neither.")
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise SettingsError("INVENTORY_TLS_CLIENT_CA needs INVENTORY_TLS_CERT and INVENTORY_TLS_KEY.")
-        if self.reservation_ttl > 86400:
+        if self.reservation_ttl > _TTL_SECONDS_MAX:
             raise SettingsError("INVENTORY_RESERVATION_TTL must be at most 24h.")
+        if self.retention is not None and self.retention <= max(_TTL_SECONDS_MAX, self.max_hold):
+            raise SettingsError(
+                "INVENTORY_RETENTION must be longer than any hold: than 24h and INVENTORY_MAX_HOLD."
+            )
         if self.lock_timeout > self.statement_timeout:
             raise SettingsError("INVENTORY_LOCK_TIMEOUT must not be longer than INVENTORY_STATEMENT_TIMEOUT.")
 

@@ -75,9 +75,9 @@ def step(ledgers: Ledgers, rows_max: int, keep_us: int = HOUR * 1_000_000) -> tu
     return last, movements, holds
 
 
-def age(ledgers: Ledgers) -> None:
-    """Let two hours pass."""
-    passed = "- interval '2 hours'"
+def age(ledgers: Ledgers, hours: int = 2) -> None:
+    """Let hours pass."""
+    passed = f"- interval '{hours} hours'"
     ledgers.run(f"UPDATE inventory_movements SET occurred_at = occurred_at {passed}")
     ledgers.run(f"UPDATE inventory_stock SET created_at = created_at {passed}, updated_at = updated_at {passed}")
     ledgers.run(
@@ -289,10 +289,10 @@ def test_a_server_forgets_what_is_older_than_it_was_told_and_nothing_when_told_n
     ledgers: Ledgers, serve: Serve, database_url: str
 ) -> None:
     ledgers.live_through("teapot")
-    age(ledgers)
+    age(ledgers, 49)
     serve(database_url).stop()
     assert ledgers.count("movements") == 15
-    server = serve(database_url, retention="1h")
+    server = serve(database_url, retention="2d")
     eventually(lambda: ledgers.count("movements") == 3)
     ledgers.live_through("cup")
     agrees(database_url)

@@ -78,7 +78,7 @@ def test_what_is_no_address_is_told(text: str) -> None:
         ("expiry", "maybe", "must be true or false"),
         ("lanes", "0", "must be at least 1, not '0'"),
         ("max_hold", "500ms", "must be at least 1s, not '500ms'"),
-        ("retention", "59m", "must be at least 1h, not '59m'"),
+        ("retention", "24h", "must be longer than any hold: than 24h and INVENTORY_MAX_HOLD"),
         ("redis_timeout", "0s", "must be at least 1ms, not '0s'"),
         ("health_interval", "9ms", "must be at least 10ms, not '9ms'"),
         ("max_connection_age", "500ms", "must be at least 1s, not '500ms'"),
@@ -159,6 +159,12 @@ def test_what_the_project_itself_calls_by_our_prefix_is_left_alone() -> None:
     assert {"INVENTORY_PORT", "INVENTORY_TEST_DATABASE_URL", "INVENTORY_BENCH_DATABASE_URL"} <= others
     assert {"INVENTORY_FUZZ_EXAMPLES", PARENT, DESCRIPTOR} <= others
     assert Settings.from_environment(dict.fromkeys(others, "x")) == Settings()
+
+
+def test_retention_outlasts_every_hold() -> None:
+    assert read(retention="24h1s", max_hold="1h").retention == 86401
+    with pytest.raises(SettingsError, match=r"^INVENTORY_RETENTION must be longer than any hold"):
+        read(retention="7d", max_hold="7d")
 
 
 def test_paths_may_begin_at_home() -> None:
