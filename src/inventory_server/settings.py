@@ -201,9 +201,7 @@ class Settings:
         if self.reservation_ttl > _TTL_SECONDS_MAX:
             raise SettingsError("INVENTORY_RESERVATION_TTL must be at most 24h.")
         if self.retention is not None and self.retention <= max(_TTL_SECONDS_MAX, self.max_hold):
-            raise SettingsError(
-                "INVENTORY_RETENTION must be longer than any hold: than 24h and INVENTORY_MAX_HOLD."
-            )
+            raise SettingsError("INVENTORY_RETENTION must be longer than any hold: than 24h and INVENTORY_MAX_HOLD.")
         if self.lock_timeout > self.statement_timeout:
             raise SettingsError("INVENTORY_LOCK_TIMEOUT must not be longer than INVENTORY_STATEMENT_TIMEOUT.")
 

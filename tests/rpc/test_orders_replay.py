@@ -311,6 +311,17 @@ def test_a_request_may_choose_an_id_like_that_of_an_orders_hold(client: Inventor
     assert balance(client, product_id) == (8, 2)
 
 
+def test_a_policy_or_an_expected_version_does_not_tell_a_request_from_its_replay(client: InventoryClient) -> None:
+    hold, request_id = held(client, quantity=2), str(uuid4())
+    deduct = partial(client.deduct_reservation, hold.reservation_id, request_id=request_id)
+    assert deduct() == deduct(late_policy=LatePolicy.REACQUIRE)
+
+    product_id, request_id = stocked(client, 9), str(uuid4())
+    adjust = partial(client.adjust_stock, product_id, -1, AdjustmentReason.DAMAGE, request_id=request_id)
+    assert adjust(expected_version=1) == adjust() == adjust(expected_version=1)
+    refused(RequestIdConflict, partial(adjust, expected_version=2), request_id=request_id)
+
+
 def test_a_refused_order_may_be_tried_again_under_its_id(client: InventoryClient) -> None:
     product_id, order_id, request_id = stocked(client, 1), fresh("order"), str(uuid4())
     reserve = partial(client.reserve_order, order_id, [(product_id, 2)], ttl=LONG, request_id=request_id)

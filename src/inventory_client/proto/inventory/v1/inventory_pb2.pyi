@@ -902,7 +902,9 @@ class DeductReservationRequest(_message.Message):
     request_id: _builtins.str
     """A UUID that makes a retry safe."""
     late_policy: Global___LatePolicy.ValueType
-    """What to do when the hold has expired."""
+    """What to do when the hold has expired. Once the hold is DEDUCTED under this request id, the request sent again is
+    answered so whatever policy it names.
+    """
     def __init__(
         self,
         *,
@@ -1411,7 +1413,9 @@ class Settlement(_message.Message):
     request_id: _builtins.str
     """A UUID that makes a retry safe."""
     late_policy: Global___LatePolicy.ValueType
-    """What to do when the hold to deduct has expired."""
+    """What to do when the hold to deduct has expired; no part of what tells a request from another, as with
+    DeductReservationRequest.
+    """
     def __init__(
         self,
         *,
@@ -1550,7 +1554,9 @@ class AdjustStockRequest(_message.Message):
     reason: Global___AdjustmentReason.ValueType
     """Why."""
     expected_version: _builtins.int
-    """The version that the record must have; any where it is missing."""
+    """The version that the record must have; any where it is missing. Once the correction is made under this request id,
+    the request sent again is answered so with the version that it was made at and without one.
+    """
     request_id: _builtins.str
     """A UUID that makes a retry safe."""
     def __init__(
