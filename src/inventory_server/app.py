@@ -195,8 +195,8 @@ async def _serve(
             log.info("draining for up to %.1f s", settings.shutdown_grace)
             for task in background:
                 task.cancel()
-            inventory.stop_waiting()
             await health.stop()
+            inventory.stop_waiting()
             await boundary.drain(server, calls, settings.shutdown_grace)
             await feed.close()
     finally:

@@ -221,6 +221,10 @@ class PermissionDenied(InventoryError):
         super().__init__(f"The token does not allow {method}.", {"method": method})
 
 
+class Stopping(Exception):
+    """No refusal, so without a reason: the server stops before the request is done, which is for another to do."""
+
+
 def invalid(violations: Sequence[Violation]) -> ValidationError:
     """One bad field is refused with its own reason, two or more with VALIDATION_ERROR."""
     reasons = {kind.reason: kind for kind in (InvalidProductId, InvalidOrderId, InvalidQuantity, InvalidReservationId)}

@@ -119,7 +119,7 @@ class Inventory:
         self._room.stir(product_id)
 
     def stop_waiting(self) -> None:
-        """Let nobody wait any longer: the server stops."""
+        """Let nobody wait any longer: the server stops, and another is to go on."""
         self._room.close()
 
     async def _reserve_now(self, order: Order, deadline: float | None) -> tuple[Reservation, ...]:

@@ -12,7 +12,7 @@ import contextlib
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from inventory_server.errors import InsufficientStock, Overloaded
+from inventory_server.errors import InsufficientStock, Overloaded, Stopping
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -101,7 +101,7 @@ class WaitingRoom:
         return self._waiters
 
     async def reserve(self, order: Order, deadline: float | None) -> tuple[Reservation, ...]:
-        """Hold an order, within its wait and before the deadline, or raise what refused it last."""
+        """Hold an order, within its wait and before the deadline, or raise what refused it last, or Stopping."""
         loop = asyncio.get_running_loop()
         until = loop.time() + order.wait
         if deadline is not None:
@@ -109,15 +109,17 @@ class WaitingRoom:
         with self._queued(order) as waiter:
             made = not self._is_at_front(waiter) and await self._is_made(order, deadline)
             while True:
-                last = made or self._closed or loop.time() >= until
+                last, closed = made or loop.time() >= until, self._closed
                 waiter.stirred.clear()
-                if last or self._is_at_front(waiter):
+                if last or closed or self._is_at_front(waiter):
                     try:
                         held = await self._reserve(order, deadline)
                     except (InsufficientStock, Overloaded):
                         self._tell(waiter, served=False)
                         if last:
                             raise
+                        if closed:
+                            raise Stopping from None
                     else:
                         self._tell(waiter, served=True)
                         return held
@@ -130,7 +132,7 @@ class WaitingRoom:
             self._queues[product_id].stir()
 
     def close(self) -> None:
-        """Have everybody try once more and leave, because the server stops."""
+        """Have everybody try once more and leave, because the server stops: what they lack may come back elsewhere."""
         self._closed = True
         for queue in self._queues.values():
             for waiter in queue.waiters:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
+from tests.fixtures.scraping import Metered
 from tests.fixtures.shop import balance, locked, stocked, waiting
 from tests.fixtures.traffic import selling
 from tests.fixtures.waiting import eventually
 
-from inventory_client import Cancelled, ServiceUnavailable
+from inventory_client import Cancelled, InsufficientStock, ServiceUnavailable
 from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
 from inventory_client.proto.inventory.v1.inventory_pb2_grpc import InventoryServiceStub
 
@@ -35,7 +41,7 @@ def code_of(call: grpc.Future[Any]) -> grpc.StatusCode:
     return error.code()
 
 
-def asked_pause(refusal: grpc.aio.AioRpcError) -> float:
+def asked_pause(refusal: grpc.aio.AioRpcError | grpc.Call) -> float:
     """Read how many seconds to stay away, as a server that stops tells our clients and gRPC's own retries."""
     trailers = dict(refusal.trailing_metadata() or ())
     if "grpc-status-details-bin" not in trailers:
@@ -143,6 +149,74 @@ def test_callers_of_a_busy_server_that_stops_are_sent_elsewhere(
     assert turned_away.total() > 64
     assert max(turned_away.values()) <= (3 if patient else 1)
     assert server.wait() == 0
+
+
+def waiters(replica: Metered) -> int:
+    return round(replica.scrape().total("inventory_waiters"))
+
+
+def where_one_waits(replicas: list[Metered]) -> Metered:
+    """Find the server at which the only one who waits does so, as soon as it says so."""
+    eventually(lambda: sum(map(waiters, replicas)) == 1)
+    (replica,) = filter(waiters, replicas)
+    return replica
+
+
+def either_of(replicas: list[Metered], policy: str) -> dict[str, Any]:
+    """Tell a client of several servers how to reach them, and to go on at one when the other stops."""
+    target = "ipv4:" + ",".join(replica.server.address for replica in replicas)
+    return {"target": target, "attempts": 12, "channel_options": {"grpc.lb_policy_name": policy}}
+
+
+def test_those_who_wait_are_sent_elsewhere(database_url: str, serve: Serve, connect: Connect) -> None:
+    metered = Metered(serve, database_url)
+    product_id = stocked(connect(metered.server), 2)
+    request = pb.ReserveStockRequest(product_id=product_id, order_id="order", quantity=3, wait=Duration(seconds=25))
+    with grpc.insecure_channel(metered.server.address) as channel:
+        stub = InventoryServiceStub(channel)
+        calls = [stub.ReserveStock.future(request, timeout=30) for _ in range(30)]
+        # What gRPC has not handed to the server when that stops is told CANCELLED (grpc/grpc#41785).
+        eventually(lambda: waiters(metered) == 30)
+        metered.server.terminate()
+        assert metered.server.wait() == 0
+        assert {code_of(call) for call in calls} == {grpc.StatusCode.UNAVAILABLE}
+        # A call that has failed is its own error.
+        assert {asked_pause(call) for call in calls if isinstance(call, grpc.Call)} == {0.2}
+
+
+@pytest.mark.parametrize("policy", ["pick_first", "round_robin"])
+def test_one_who_waits_goes_on_at_another_server_and_is_served_once(
+    database_url: str, serve: Serve, connect: Connect, policy: str
+) -> None:
+    replicas = [Metered(serve, database_url) for _ in range(2)]
+    client = connect(replicas[0].server, **either_of(replicas, policy))
+    product_id = stocked(client, 0)
+    wait = timedelta(seconds=25)
+    patient = partial(client.reserve_stock, product_id, "order", 1, wait=wait, request_id=str(uuid4()))
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(patient)
+        here = where_one_waits(replicas)
+        here.server.terminate()
+        assert here.server.wait() == 0
+        replicas.remove(here)
+        assert where_one_waits(replicas)
+        client.add_stock(product_id, 2)
+        assert future.result() == patient()
+    assert balance(client, product_id) == (1, 1)
+
+
+def test_one_who_goes_on_at_another_server_waits_there_until_its_deadline(
+    database_url: str, serve: Serve, connect: Connect
+) -> None:
+    replicas = [Metered(serve, database_url) for _ in range(2)]
+    client = connect(replicas[0].server, **either_of(replicas, "pick_first"))
+    product_id = stocked(client, 0)
+    begun = time.monotonic()
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(client.reserve_stock, product_id, "order", 1, wait=timedelta(seconds=25), timeout=4)
+        where_one_waits(replicas).server.terminate()
+        assert isinstance(future.exception(), InsufficientStock)
+    assert 3.5 < time.monotonic() - begun < 4.5
 
 
 @pytest.mark.parametrize("attempt", range(3))

@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
-from inventory_server.errors import InternalError, InventoryError, Overloaded, ValidationError, Violation
+from inventory_server.errors import InternalError, InventoryError, Overloaded, Stopping, ValidationError, Violation
 from inventory_server.rpc import metering
 from inventory_server.rpc.status import DETAILS_KEY, come_back, status_of
 
@@ -246,6 +246,8 @@ async def _refuse(name: str, kind: type[Message], body: bytes, context: Context,
         log.debug("%s is refused: %s%s", name, _reason(error), _request_id(kind, body))
     if isinstance(error, InventoryError):
         return await _abort(context, error)
+    if isinstance(error, Stopping):
+        return await _turn_away(context)
     if isinstance(error, TimeoutError):
         return await _expire(context)
     log.error("%s failed", name, exc_info=error)

@@ -8,7 +8,7 @@ import pytest
 from tests.fixtures.clock import now, play
 
 from inventory_server.domain import Order, Reservation, Reserve
-from inventory_server.errors import DatabaseUnavailable, InsufficientStock, InventoryError, Overloaded
+from inventory_server.errors import DatabaseUnavailable, InsufficientStock, InventoryError, Overloaded, Stopping
 from inventory_server.waiting import WaitingRoom
 
 # What one try takes.
@@ -62,6 +62,8 @@ class Shop:
             await self.room.reserve(order, deadline)
         except InventoryError as error:
             return error.reason
+        except Stopping:
+            return "sent elsewhere"
         return "served"
 
     def put_back(self, product_id: str, quantity: int = 1) -> None:
@@ -325,7 +327,7 @@ def test_when_all_places_are_taken_one_more_is_told_so_until_one_is_free() -> No
     play(scene)
 
 
-def test_at_the_end_all_try_once_more_in_order_and_leave() -> None:
+def test_at_the_end_all_try_once_more_in_order_and_are_sent_elsewhere() -> None:
     async def scene() -> None:
         shop = Shop(teapot=0)
         tasks = [shop.enter(f"order-{number}", teapot=1) for number in range(5)]
@@ -333,10 +335,27 @@ def test_at_the_end_all_try_once_more_in_order_and_leave() -> None:
         shop.available["teapot"] = 2
         start = now()
         shop.room.close()
-        assert await asyncio.gather(*tasks) == ["served"] * 2 + ["INSUFFICIENT_STOCK"] * 3
-        assert await shop.enter("too late", teapot=1) == "INSUFFICIENT_STOCK"
+        assert await asyncio.gather(*tasks) == ["served"] * 2 + ["sent elsewhere"] * 3
+        assert await shop.enter("too late", teapot=1) == "sent elsewhere"
         assert shop.served == ["order-0", "order-1"]
         assert now() - start < 10 * TRY_SECONDS
+        tries = len(shop.tries)
+        shop.put_back("teapot")
+        await settled()
+        assert len(shop.tries) == tries
+
+    play(scene)
+
+
+def test_at_the_end_whose_wait_is_over_is_refused_and_whom_the_database_has_no_time_for_goes_elsewhere() -> None:
+    async def scene() -> None:
+        shop = Shop(teapot=0)
+        late, early = shop.enter("late", wait=1.0, teapot=1), shop.enter("early", teapot=1)
+        await asyncio.sleep(1.0 - TRY_SECONDS / 2)
+        shop.broken = Overloaded()
+        await asyncio.sleep(TRY_SECONDS)
+        shop.room.close()
+        assert (await late, await early) == ("OVERLOADED", "sent elsewhere")
 
     play(scene)
 
