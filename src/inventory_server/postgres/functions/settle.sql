@@ -198,14 +198,3 @@ BEGIN
             reserved);
 END
 $$;
-
--- The same for distinct holds: what whole orders are ended by, and what servers of an earlier version ask for.
-CREATE OR REPLACE FUNCTION inventory_settle_v1(
-    holds uuid[], actions text[], requests uuid[], lines int[] DEFAULT NULL, moment timestamptz DEFAULT NULL
-)
-RETURNS TABLE (outcome text, product_id text, order_id text, quantity bigint, status text, release_reason text,
-    expires_us bigint, created_us bigint, updated_us bigint, available bigint, reserved bigint)
-LANGUAGE sql
-BEGIN ATOMIC
-    SELECT * FROM inventory_settle_v2(holds, actions, requests, false, lines, moment);
-END;

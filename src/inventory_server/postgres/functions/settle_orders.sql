@@ -175,8 +175,9 @@ BEGIN
 
     IF targets IS NOT NULL THEN
         SELECT s.* INTO bad
-        FROM inventory_settle_v1(targets, wanted, askers, lines, moment) WITH ORDINALITY AS s (outcome, product_id,
-            order_id, quantity, status, release_reason, expires_us, created_us, updated_us, available, reserved, place)
+        FROM inventory_settle_v2(targets, wanted, askers, false, lines, moment) WITH ORDINALITY AS s (outcome,
+            product_id, order_id, quantity, status, release_reason, expires_us, created_us, updated_us, available,
+            reserved, place)
         WHERE s.outcome NOT IN ('DONE', 'RELEASED') LIMIT 1;
         IF FOUND THEN
             RAISE EXCEPTION 'the stock row of product % is inconsistent', bad.product_id
