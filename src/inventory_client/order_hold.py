@@ -10,6 +10,8 @@ from inventory_client.errors import ReservationAlreadyDeducted, ReservationAlrea
 from inventory_client.models import ReservationStatus, new_request_id
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from inventory_client.aio import AsyncInventoryClient
     from inventory_client.client import InventoryClient
     from inventory_client.models import Reservation
@@ -29,17 +31,25 @@ class OrderHold:
         self._deduct = Deduct()
         self._release_id = new_request_id()
 
-    def deduct(self, *, timeout: float | None = None) -> tuple[Reservation, ...]:
-        """Sell the order. ReservationAlreadyReleased says that one of its holds has expired or was given back."""
+    def deduct(self, *, skip_released: bool = False, timeout: float | None = None) -> tuple[Reservation, ...]:
+        """Sell the order. ReservationAlreadyReleased says that one of its holds has expired or was given back.
+
+        With `skip_released` one that was given back does not count, such as a line that an earlier attempt still had.
+        """
         with self._deduct.attempt():
             self.reservations = self._client.deduct_order(
-                self.order_id, request_id=self._deduct.request_id, timeout=timeout
+                self.order_id, skip_released=skip_released, request_id=self._deduct.request_id, timeout=timeout
             )
         return self.reservations
 
     def release(self, *, timeout: float | None = None) -> tuple[Reservation, ...]:
         """Give the order back before the block ends."""
         self.reservations = self._client.release_order(self.order_id, request_id=self._release_id, timeout=timeout)
+        return self.reservations
+
+    def extend(self, ttl: timedelta, *, timeout: float | None = None) -> tuple[Reservation, ...]:
+        """Let the order last for `ttl` from now on. ReservationAlreadyReleased says that it is too late for that."""
+        self.reservations = self._client.extend_order(self.order_id, ttl, timeout=timeout)
         return self.reservations
 
     def _abandon(self) -> None:
@@ -71,11 +81,14 @@ class AsyncOrderHold:
         self._deduct = Deduct()
         self._release_id = new_request_id()
 
-    async def deduct(self, *, timeout: float | None = None) -> tuple[Reservation, ...]:
-        """Sell the order. ReservationAlreadyReleased says that one of its holds has expired or was given back."""
+    async def deduct(self, *, skip_released: bool = False, timeout: float | None = None) -> tuple[Reservation, ...]:
+        """Sell the order. ReservationAlreadyReleased says that one of its holds has expired or was given back.
+
+        With `skip_released` one that was given back does not count, such as a line that an earlier attempt still had.
+        """
         with self._deduct.attempt():
             self.reservations = await self._client.deduct_order(
-                self.order_id, request_id=self._deduct.request_id, timeout=timeout
+                self.order_id, skip_released=skip_released, request_id=self._deduct.request_id, timeout=timeout
             )
         return self.reservations
 
@@ -84,6 +97,11 @@ class AsyncOrderHold:
         self.reservations = await self._client.release_order(
             self.order_id, request_id=self._release_id, timeout=timeout
         )
+        return self.reservations
+
+    async def extend(self, ttl: timedelta, *, timeout: float | None = None) -> tuple[Reservation, ...]:
+        """Let the order last for `ttl` from now on. ReservationAlreadyReleased says that it is too late for that."""
+        self.reservations = await self._client.extend_order(self.order_id, ttl, timeout=timeout)
         return self.reservations
 
     async def _abandon(self) -> None:

@@ -69,6 +69,25 @@ def test_an_order_that_lost_a_hold_is_refused_and_given_back_as_a_whole(
     assert balances(calm_client, lines) == [(2, 0), (5, 0)]
 
 
+def test_a_cart_that_lost_a_line_since_its_last_attempt_is_sold_without_it(client: InventoryClient) -> None:
+    order_id, lines = cart(client)
+    with suppress(CardDeclinedError), client.hold_order(order_id, lines, ttl=LONG):
+        raise CardDeclinedError
+    with client.hold_order(order_id, lines[:1], ttl=LONG) as hold:
+        with pytest.raises(ReservationAlreadyReleased):
+            hold.deduct()
+        assert [held.product_id for held in hold.deduct(skip_released=True)] == [lines[0][0]]
+    assert balances(client, lines) == [(0, 0), (5, 0)]
+
+
+def test_a_block_may_ask_for_more_time_for_its_order(client: InventoryClient) -> None:
+    order_id, lines = cart(client)
+    with client.hold_order(order_id, lines, ttl=LONG) as hold:
+        before = {held.expires_at for held in hold.reservations}
+        assert min(held.expires_at for held in hold.extend(2 * LONG)) > max(before)
+        assert len(hold.reservations) == 2
+
+
 def test_an_order_that_is_over_is_not_entered_again(calm_client: InventoryClient, calm_server: Server) -> None:
     both, request_id = cart(calm_client), str(uuid4())
     enter(calm_client, both, request_id)
