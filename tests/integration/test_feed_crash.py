@@ -62,7 +62,7 @@ def test_watchers_hear_all_that_follows_a_crash(
 
     async def watch() -> None:
         await asyncio.to_thread(written, url, *earlier)
-        async with fed(url, pool_timeout=0.2) as feed:
+        async with fed(url) as feed:
             early = asyncio.create_task(names(await begun(feed), "end"))
             await until(lambda: feed.watchers == 1)
             with crashed(private_postgres, unwritten):
@@ -105,7 +105,7 @@ def test_a_stream_from_a_horizon_that_an_earlier_server_told_as_a_mark_hears_all
 
     async def watch() -> None:
         await asyncio.to_thread(written, url, "before")
-        async with fed(url, pool_timeout=0.2) as feed:
+        async with fed(url) as feed:
             with crashed(private_postgres, "aborted"):
                 mark = Position(next_id(url), "", 0)
                 watching = asyncio.create_task(names(await feed.watch(after=mark), "end"))
@@ -139,7 +139,7 @@ def test_watchers_are_cut_off_when_a_crash_takes_back_what_they_heard_and_go_on_
     url = private_postgres.url
 
     async def watch() -> None:
-        async with fed(url, pool_timeout=0.2) as feed:
+        async with fed(url) as feed:
             changes = await begun(feed)
             await asyncio.to_thread(written, url, "kept")
             (kept,) = await heard(changes, 1)
@@ -175,7 +175,7 @@ def test_a_watcher_whose_backlog_a_crash_takes_back_is_cut_off(
     url = private_postgres.url
 
     async def watch() -> None:
-        async with fed(url, pool_timeout=0.2) as feed:
+        async with fed(url) as feed:
             with nothing_written(private_postgres):
                 await asyncio.to_thread(written_without_waiting, url, "lost", "lost too")
                 changes = await feed.watch(after=START)
