@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from inventory_server.attempts import asked_once, attempt, attempt_again
 from inventory_server.batcher import Lane
-from inventory_server.domain import ExtendOrder, Order, Rows, SettleOrder
+from inventory_server.domain import ExtendOrder, Order, ReservationStatus, Rows, SettleOrder
 from inventory_server.errors import InsufficientStock, InternalError, InventoryError, ReservationNotFound
 from inventory_server.lanes import Lanes
 from inventory_server.postgres.database import RowLocked
@@ -253,8 +253,7 @@ class Inventory:
         self._forget([reservation for order in orders for reservation in order])
 
     def _forget(self, reservations: Sequence[Reservation]) -> None:
-        for reservation in reservations:
-            self.stir(reservation.product_id)
+        self._room.stir(*{each.product_id for each in reservations if each.status == ReservationStatus.RELEASED})
         self._cache.forget(reservation.reservation_id for reservation in reservations)
 
     def _lanes(

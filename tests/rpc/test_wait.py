@@ -206,24 +206,45 @@ def test_units_that_come_back_around_deadlines_make_no_hold_after_any_of_them(
 def test_one_that_leaves_is_not_served_and_makes_way_for_the_next(
     server: Server, client: InventoryClient, how: str
 ) -> None:
-    product_id = stocked(client, 1)
+    product_id = stocked(client, 0)
     with ExitStack() as stack:
         first_channel, second_channel = (
             stack.enter_context(grpc.insecure_channel(server.address, [("grpc.use_local_subchannel_pool", 1)]))
             for _ in range(2)
         )
-        big = enter(InventoryServiceStub(first_channel), product_id, 2)
+        first = enter(InventoryServiceStub(first_channel), product_id)
         look_round(InventoryServiceStub(first_channel), product_id)
         second = enter(InventoryServiceStub(second_channel), product_id)
         look_round(InventoryServiceStub(second_channel), product_id)
         assert not second.done()
         if how == "cancelled":
-            big.cancel()
+            first.cancel()
         else:
             first_channel.close()
-        assert second.result(PROMPT_SECONDS).reservation.quantity == 1
         client.add_stock(product_id, 2)
-        assert balance(client, product_id) == (2, 1)
+        assert second.result(PROMPT_SECONDS).reservation.quantity == 1
+        assert balance(client, product_id) == (1, 1)
+
+
+def test_one_that_can_be_served_is_served_at_once_whoever_waits(
+    client: InventoryClient, stub: InventoryServiceStub
+) -> None:
+    teapot, cup = stocked(client, 10), stocked(client, 0)
+    look_round(stub, teapot)
+    giant = enter(stub, teapot, 10**12)
+    lines = [pb.OrderLine(product_id=product_id, quantity=1) for product_id in (teapot, cup)]
+    lacking = pb.ReserveOrderRequest(order_id="tea", lines=lines, wait=Duration(seconds=25))
+    tea = stub.ReserveOrder.future(lacking, timeout=30)
+    look_round(stub, teapot)
+    begun = time.monotonic()
+    for _ in range(10):
+        assert client.reserve_stock(teapot, "order", 1, wait=WAIT).quantity == 1
+    assert time.monotonic() - begun < PROMPT_SECONDS
+    assert not giant.done()
+    assert not tea.done()
+    giant.cancel()
+    tea.cancel()
+    assert balance(client, teapot) == (0, 10)
 
 
 def test_an_order_waits_for_all_of_its_lines(
