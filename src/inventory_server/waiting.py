@@ -8,7 +8,8 @@ So a newcomer tries at once, unless too little is known to be there for it or so
 units may have come back, one of those who may do with them tries, and more while all goes well, in the order of
 arrival; the first refusal ends that. Of a thousand who wait in vain for a product one tries now and then.
 
-Requests that do not wait stand in no queue, and replicas have a room each.
+Requests that do not wait stand in no queue, and replicas have a room each. When it is full a newcomer is as one that
+does not wait, and may come again.
 """
 
 from __future__ import annotations
@@ -110,6 +111,8 @@ class WaitingRoom:
 
     async def reserve(self, order: Order, deadline: float | None) -> tuple[Reservation, ...]:
         """Hold an order, within its wait and before the deadline, or raise what refused it last, or Stopping."""
+        if self._waiters >= self._waiters_max:
+            return await self._reserve_without_a_place(order, deadline)
         loop = asyncio.get_running_loop()
         until = loop.time() + order.wait
         if deadline is not None:
@@ -149,10 +152,14 @@ class WaitingRoom:
         for waiter in sorted(waiters, key=attrgetter("number")):
             waiter.call()
 
+    async def _reserve_without_a_place(self, order: Order, deadline: float | None) -> tuple[Reservation, ...]:
+        try:
+            return await self._reserve(order, deadline)
+        except InsufficientStock:
+            raise Overloaded from None
+
     @contextlib.contextmanager
     def _queued(self, order: Order) -> Iterator[_Waiter]:
-        if self._waiters >= self._waiters_max:
-            raise Overloaded
         waiter = _Waiter(order, next(self._numbers))
         self._waiters += 1
         for product_id, quantity in waiter.wants.items():

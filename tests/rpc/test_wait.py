@@ -368,7 +368,9 @@ def test_a_wait_from_zero_to_thirty_seconds_costs_nothing_where_units_are_there(
     assert time.monotonic() - begun < PROMPT_SECONDS
 
 
-def test_when_too_many_wait_one_more_is_overloaded(database_url: str, serve: Serve, connect: Connect) -> None:
+def test_when_too_many_wait_one_more_is_overloaded_where_units_lack(
+    database_url: str, serve: Serve, connect: Connect
+) -> None:
     metered = Metered(serve, database_url, queue_size=40)
     client = connect(metered.server)
     product_id = stocked(client, 0)
@@ -378,6 +380,7 @@ def test_when_too_many_wait_one_more_is_overloaded(database_url: str, serve: Ser
         waiters = [enter(stub, product_id) for _ in range(40)]
         eventually(lambda: metered.scrape().total("inventory_waiters") == 40)
         refused(Overloaded, lambda: client.reserve_stock(product_id, "order", 1, wait=WAIT))
+        assert client.reserve_stock(stocked(client, 1), "order", 1, wait=WAIT).quantity == 1
         client.add_stock(product_id, 1)
         waiters[0].result(PROMPT_SECONDS)
         waiters.append(enter(stub, product_id))

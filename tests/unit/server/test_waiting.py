@@ -127,12 +127,14 @@ def test_one_that_leaves_at_the_moment_when_units_come_back_takes_none() -> None
     play(scene)
 
 
-def test_when_all_places_are_taken_one_more_is_told_so_until_one_is_free() -> None:
+def test_when_all_places_are_taken_one_more_is_told_so_if_it_would_have_to_wait() -> None:
     async def scene() -> None:
-        shop = Shop(waiters_max=2, teapot=0, cup=0)
+        shop = Shop(waiters_max=2, teapot=0, cup=0, spoon=1)
         first = shop.enter("first", teapot=1)
         shop.enter("second", cup=1)
         await settled()
+        assert await shop.enter("spoon", spoon=1) == "served"
+        assert await shop.enter("spoon", spoon=1) == "served"  # a copy
         assert await shop.enter("third", teapot=1) == "OVERLOADED"
         first.cancel()
         await settled()
