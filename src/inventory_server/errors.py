@@ -114,6 +114,9 @@ class InsufficientStock(InventoryError):
             {"product_id": product_id, "requested": requested, "available": available},
         )
         self.shortages = tuple(shortages)
+        short = self.shortages or (Shortage(product_id, requested, available),)
+        self.products = sorted({each.product_id for each in short})
+        self.lacking = sum(each.requested - (each.available or 0) for each in short)
 
 
 class ReservationAlreadyReleased(InventoryError):

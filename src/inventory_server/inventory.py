@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING, TypeVar
 
 from inventory_server.attempts import asked_once, attempt, attempt_again
@@ -123,15 +124,16 @@ class Inventory:
         self._room.close()
 
     async def _reserve_now(self, order: Order, deadline: float | None) -> tuple[Reservation, ...]:
-        attempts, most = _BUSY_ATTEMPTS, -1
+        attempts = _BUSY_ATTEMPTS
+        most: dict[str, int] = {}
         while True:
             try:
                 return await self._reserve.submit(order, deadline)
             except StockBusy as busy:
-                # A statement takes back a thousand holds: while that brings more units, there is reason to go on.
-                available = int(busy.metadata["available"])
-                attempts = _BUSY_ATTEMPTS if available > most else attempts - 1
-                most = max(most, available)
+                # A statement takes back some holds of each: while that brings more units, there is reason to go on.
+                product_id, available = busy.metadata["product_id"], int(busy.metadata["available"])
+                attempts = _BUSY_ATTEMPTS if available > most.get(product_id, -1) else attempts - 1
+                most[product_id] = max(most.get(product_id, -1), available)
                 if attempts == 0:
                     raise
 
@@ -144,24 +146,23 @@ class Inventory:
 
     async def settle(self, item: Settle, deadline: float | None = None) -> Reservation:
         """End a hold."""
-        try:
-            return await self._settle.submit(item, deadline)
-        except InsufficientStock as short:
-            await self._make_room(short, deadline)
-            return await self._settle.submit(item, deadline)
+        return await self._with_room(lambda: self._settle.submit(item, deadline), deadline)
 
     async def settle_order(self, item: SettleOrder, deadline: float | None = None) -> tuple[Reservation, ...]:
         """End the holds of an order."""
-        try:
-            return await self._settle_orders.submit(item, deadline)
-        except InsufficientStock as short:
-            await self._make_room(short, deadline)
-            return await self._settle_orders.submit(item, deadline)
+        return await self._with_room(lambda: self._settle_orders.submit(item, deadline), deadline)
 
-    async def _make_room(self, short: InsufficientStock, deadline: float | None) -> None:
-        """Take back the expired holds of what a late payer needs, as a reserve that is short does: they may do."""
-        products = {shortage.product_id for shortage in short.shortages} or {short.metadata["product_id"]}
-        await asyncio.gather(*[self._tidy.submit(product_id, deadline) for product_id in sorted(products)])
+    async def _with_room(self, ask: Callable[[], Awaitable[Value]], deadline: float | None) -> Value:
+        """Take back expired holds of the products that fall short, as a reserve does, while it lacks less each time."""
+        least = math.inf
+        while True:
+            try:
+                return await ask()
+            except InsufficientStock as short:
+                if short.lacking >= least:
+                    raise
+                least = short.lacking
+                await asyncio.gather(*[self._tidy.submit(product_id, deadline) for product_id in short.products])
 
     async def extend_order(self, item: ExtendOrder, deadline: float | None = None) -> tuple[Reservation, ...]:
         return await self._extend_orders.submit(item, deadline)

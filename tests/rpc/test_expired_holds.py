@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 from tests.fixtures.refusals import refused
-from tests.fixtures.shop import LONG, balance, expire, held, locked, stocked
+from tests.fixtures.shop import LONG, balance, expire, held, held_by_many, locked, stocked
 from tests.fixtures.waiting import at_once, eventually
 
 from inventory_client import (
@@ -88,12 +88,31 @@ def test_without_a_worker_expired_units_can_be_reserved_again_at_once(
 def test_without_a_worker_thousands_of_expired_holds_make_room_for_one_order(
     calm_client: InventoryClient, calm_server: Server
 ) -> None:
-    product_id = stocked(calm_client, 7_000)
-    for _ in range(7):
-        holds = calm_client.batch_reserve_stock([ReserveItem(product_id, "many", 1, ttl=LONG) for _ in range(1_000)])
-        expire(calm_server.database_url, *[hold.reservation_id for hold in holds if isinstance(hold, Reservation)])
+    product_id = expired_only(calm_client, calm_server, 7_000)
     assert calm_client.reserve_stock(product_id, "all of it", 7_000, ttl=LONG).quantity == 7_000
     assert balance(calm_client, product_id) == (0, 7_000)
+
+
+def test_without_a_worker_an_order_goes_on_while_any_of_its_products_gets_more(
+    calm_client: InventoryClient, calm_server: Server
+) -> None:
+    large, small = expired_only(calm_client, calm_server, 1_100, 10), expired_only(calm_client, calm_server, 7_000)
+    assert len(calm_client.reserve_order("all of both", [(large, 11_000), (small, 7_000)], ttl=LONG)) == 2
+
+
+def test_without_a_worker_a_bulk_call_gets_the_expired_units_of_more_products_than_a_statement_takes_back(
+    calm_client: InventoryClient, calm_server: Server
+) -> None:
+    products = [expired_only(calm_client, calm_server, 250) for _ in range(20)]
+    made = calm_client.batch_reserve_stock([ReserveItem(name, "o", 250, ttl=LONG) for name in products])
+    assert [type(each) for each in made] == [Reservation] * 20
+
+
+def expired_only(client: InventoryClient, server: Server, holds: int, units: int = 1) -> str:
+    """Make up a product that has nothing but so many expired holds of so many units each."""
+    product_id = stocked(client, holds * units)
+    expire(server.database_url, *held_by_many(client, product_id, holds, units))
+    return product_id
 
 
 def test_a_worker_tidies_up_by_itself(client: InventoryClient, server: Server) -> None:

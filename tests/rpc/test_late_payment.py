@@ -10,7 +10,7 @@ import pytest
 from tests.fixtures.carts import ledger
 from tests.fixtures.entries import Entries
 from tests.fixtures.refusals import refused
-from tests.fixtures.shop import LONG, balance, expire, fresh, held, stocked
+from tests.fixtures.shop import LONG, balance, expire, fresh, held, held_by_many, stocked
 from tests.fixtures.waiting import at_once, eventually
 
 from inventory_client import (
@@ -139,6 +139,12 @@ def test_other_expired_holds_make_room_for_it(calm_client: InventoryClient, calm
             requested=1,
             available=0,
         )
+
+
+def test_so_do_more_of_them_than_one_statement_takes_back(calm_client: InventoryClient, calm_server: Server) -> None:
+    hold = tidied(calm_client, calm_server, 4_500)
+    expire(calm_server.database_url, *held_by_many(calm_client, hold.product_id, 4_500))
+    assert pay_late(calm_client, hold).quantity == 4_500
 
 
 def test_a_hold_that_was_given_back_on_request_is_never_taken_again(client: InventoryClient) -> None:

@@ -38,7 +38,7 @@ _REQUEST_ID_CONSTRAINTS = frozenset({"inventory_movements_request_id", "inventor
 
 
 class StockBusy(errors.InsufficientStock):
-    """Expired units that would do are being tidied up by somebody else at this moment: ask again."""
+    """Expired units that would do are still to be taken back, or somebody else is at it just now: ask again."""
 
 
 class Expired(NamedTuple):

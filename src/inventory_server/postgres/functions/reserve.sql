@@ -6,8 +6,7 @@
 -- CONFLICT. Otherwise it fails the whole batch: to look up each id would cost all batches 3 to 10 % more.
 -- Returns a row per line, in order: its outcome (RESERVED, REPLAYED, CONFLICT or REFUSED, the same for all lines of an
 -- order), when the hold was made and how long it lasts, and for an order that was refused the units of the line's
--- product that are available (null where there is no record) and those of expired holds that somebody else has locked
--- just now.
+-- product that are available (null where there is no record) and those of its expired holds that were not taken back.
 CREATE OR REPLACE FUNCTION inventory_reserve_v2(
     products text[], line_last int[], line_product int[], line_order_id text[], line_quantity bigint[],
     line_ttl_us bigint[], line_ttl_given boolean[], line_reservation uuid[], line_request uuid[], line_no int[],
@@ -27,7 +26,8 @@ DECLARE
     balances    bigint[];  -- available, by product
     held        bigint[];  -- reserved, by product
     versions    bigint[];
-    tidied      bigint[] := array_fill(NULL::bigint, ARRAY[cardinality(products)]);  -- units locked, once looked at
+    tidied      bigint[] := array_fill(NULL::bigint, ARRAY[cardinality(products)]);  -- units left, once looked at
+    budget      int := 2000;   -- expired holds that this statement still takes back; what is left waits for the next
     outcomes    text[]   := array_fill(NULL::text, ARRAY[cardinality(line_product)]);
     avails      bigint[] := array_fill(NULL::bigint, ARRAY[cardinality(line_product)]);
     reserveds   bigint[] := avails;
@@ -130,13 +130,15 @@ BEGIN
                 END LOOP;
                 IF short IS NOT NULL THEN
                     -- In the ledger what comes back stands before what this order takes: undone, it begins again.
-                    taken := inventory_take_back_v1(
-                        products[short], moment, balances[short], held[short], versions[short]
+                    -- However many products fall short, each gets something, and the statement ends in time.
+                    taken := inventory_take_back_v2(
+                        products[short], moment, balances[short], held[short], versions[short], greatest(budget / 2, 1)
                     );
+                    budget := budget - taken.holds;
                     balances[short] := balances[short] + taken.units;
                     held[short] := held[short] - taken.units;
                     versions[short] := versions[short] + taken.holds;
-                    tidied[short] := taken.units_locked;
+                    tidied[short] := taken.units_left;
                     CONTINUE;
                 END IF;
                 FOR line IN first_line .. last_line LOOP

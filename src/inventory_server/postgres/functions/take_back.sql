@@ -1,8 +1,10 @@
--- Ends the expired holds of one product, whose stock row the caller has locked and whose balances it passes in.
--- Returns how many holds it ended, their units, and the units of expired holds that somebody else has locked just now.
-CREATE OR REPLACE FUNCTION inventory_take_back_v1(
-    product text, moment timestamptz, available bigint, reserved bigint, version bigint,
-    OUT holds bigint, OUT units bigint, OUT units_locked bigint
+-- Ends up to `holds_max` expired holds of one product, the oldest, whose stock row the caller has locked and whose
+-- balances it passes in. Returns how many holds it ended, their units, and the units that expired holds still keep:
+-- somebody else has locked them just now, or they were too many. A thousand holds or more are not counted: whoever
+-- wants their units takes back some more then, as long as all that are reserved would do.
+CREATE OR REPLACE FUNCTION inventory_take_back_v2(
+    product text, moment timestamptz, available bigint, reserved bigint, version bigint, holds_max int,
+    OUT holds bigint, OUT units bigint, OUT units_left bigint
 )
 LANGUAGE plpgsql
 SET enable_seqscan = off
@@ -14,7 +16,7 @@ BEGIN
         FROM inventory_reservations r
         WHERE r.product_id = product AND r.status = 'RESERVED' AND r.expires_at <= moment
         ORDER BY r.expires_at
-        LIMIT 1000
+        LIMIT holds_max
         FOR UPDATE SKIP LOCKED
     ), counted AS (
         SELECT e.reservation_id,
@@ -26,20 +28,23 @@ BEGIN
         UPDATE inventory_reservations r
         SET status = 'RELEASED', release_reason = 'EXPIRED', updated_at = moment
         FROM counted c
-        WHERE r.reservation_id = c.reservation_id AND c.units <= inventory_take_back_v1.reserved
+        WHERE r.reservation_id = c.reservation_id AND c.units <= inventory_take_back_v2.reserved
         RETURNING r.reservation_id, r.order_id, r.quantity, c.holds, c.units
     ), ledger AS (
         INSERT INTO inventory_movements (product_id, version, kind, available_delta, reserved_delta,
             available_after, reserved_after, line, reservation_id, order_id, occurred_at)
-        SELECT product, inventory_take_back_v1.version + e.holds, 'EXPIRE', e.quantity, -e.quantity,
-            inventory_take_back_v1.available + e.units, inventory_take_back_v1.reserved - e.units,
+        SELECT product, inventory_take_back_v2.version + e.holds, 'EXPIRE', e.quantity, -e.quantity,
+            inventory_take_back_v2.available + e.units, inventory_take_back_v2.reserved - e.units,
             0, e.reservation_id, e.order_id, moment
         FROM ended e
     )
     SELECT count(*), coalesce(max(e.units), 0) INTO holds, units FROM ended e;
 
-    SELECT coalesce(sum(r.quantity), 0)::bigint INTO units_locked
-    FROM inventory_reservations r
-    WHERE r.product_id = product AND r.status = 'RESERVED' AND r.expires_at <= moment;
+    SELECT CASE WHEN count(*) < 1000 THEN coalesce(sum(l.quantity), 0) ELSE reserved - units END INTO units_left
+    FROM (
+        SELECT r.quantity FROM inventory_reservations r
+        WHERE r.product_id = product AND r.status = 'RESERVED' AND r.expires_at <= moment
+        LIMIT 1000
+    ) l;
 END
 $$;
