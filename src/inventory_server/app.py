@@ -139,18 +139,28 @@ def _stores(settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def migrate_when_up(database_url: str, patience: float) -> None:
-    """Migrate, and wait for a database that is still starting."""
+    """Migrate, and wait for a database that is still starting, or for what else passes by itself."""
     deadline = time.monotonic() + patience
     while True:
         try:
             migrate(database_url)
-        except psycopg.OperationalError as error:
-            if time.monotonic() >= deadline:
-                raise StartError(f"PostgreSQL cannot be reached: {str(error).strip()}") from error
+        except psycopg.Error as error:
+            if not _passes(error) or time.monotonic() >= deadline:
+                trouble = (
+                    "The schema cannot be brought up to date" if error.sqlstate else "PostgreSQL cannot be reached"
+                )
+                raise StartError(f"{trouble}: {str(error).strip()}") from error
             log.warning("waiting for PostgreSQL: %s", str(error).strip())
             time.sleep(_RETRY_SECONDS)
         else:
             return
+
+
+def _passes(error: psycopg.Error) -> bool:
+    """Tell whether an error is one of a server that is away or starting, or of a lock that somebody else has."""
+    return isinstance(error, psycopg.OperationalError) and (
+        error.sqlstate is None or error.sqlstate.startswith(("08", "40", "55P03", "57P"))
+    )
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

@@ -47,7 +47,10 @@ class MigrationError(Exception):
 
 
 def migrate(url: str) -> list[str]:
-    """Bring the schema up to date and name the migrations applied. Safe to repeat and to run from many places."""
+    """Bring the schema up to date and name the migrations applied. Safe to repeat and to run from many places.
+
+    Raises MigrationError, or psycopg's LockNotAvailable where somebody keeps a lock for longer than one may wait.
+    """
     # Nothing is prepared: behind a pooler of transactions it would stay in a session that others use.
     with psycopg.connect(url, application_name="inventory-server migrate", prepare_threshold=None) as connection:
         if connection.info.server_version < _POSTGRES_VERSION_MIN:
@@ -55,7 +58,12 @@ def migrate(url: str) -> list[str]:
         encoding = connection.info.parameter_status("server_encoding")
         if encoding != "UTF8":
             raise MigrationError(f"The database must be encoded in UTF8, not {encoding}: ids may hold any character.")
+        # The role may have limits for the service's statements, which these may exceed.
+        connection.execute("SET LOCAL statement_timeout = 0")
+        connection.execute("SET LOCAL lock_timeout = 0")
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+        # Whoever waits for the lock of a table keeps all those waiting that come after: better to try again.
+        connection.execute("SET LOCAL lock_timeout = '1s'")
         connection.execute(_HISTORY)
         applied = _apply_migrations(connection)
         _apply_functions(connection, force=bool(applied))
