@@ -16,6 +16,7 @@ from inventory_server.errors import DatabaseUnavailable
 from inventory_server.metrics import Counter, Gauge
 from inventory_server.postgres.database import BadItem, Database, RowLocked
 from inventory_server.postgres.holds import HoldRepository
+from inventory_server.reach import Reach
 from inventory_server.retention import retain
 
 if TYPE_CHECKING:
@@ -53,10 +54,15 @@ class ExpiryWorker:
         self._cache = cache
         self._batch_size = settings.expiry_batch_size
         self._interval = settings.expiry_interval
+        self._reach = Reach()
 
     async def run_once(self) -> int:
         """Release up to a batch of expired holds and tell how many were looked at; may raise DatabaseUnavailable."""
-        looked_at = await self._repository.expire(self._batch_size)
+        began = time.monotonic()
+        reach = self._reach.seconds(began)
+        looked_at = await self._repository.expire(self._batch_size, reach)
+        if len(looked_at) < self._batch_size:
+            self._reach.looked(reach, began)
         released = [hold.reservation_id for hold in looked_at if hold.reserved is None]
         for hold in looked_at:
             if hold.reserved is not None:
@@ -104,6 +110,7 @@ class ExpiryWorker:
 
     async def _set_aside(self) -> bool:
         """Let the holds of a stock row that somebody keeps locked wait, so that they do not hold up the others."""
+        self._reach.forget()
         try:
             stuck = await self._repository.set_aside(_STUCK_MAX)
         except DatabaseUnavailable:

@@ -16,6 +16,7 @@ from inventory_server.batcher import measure_depths
 from inventory_server.errors import InventoryError
 from inventory_server.metrics import Counter, Gauge, Histogram
 from inventory_server.postgres.queries import query
+from inventory_server.reach import Reach
 
 if TYPE_CHECKING:
     from inventory_server.feed import Feed
@@ -83,10 +84,14 @@ async def sample(database: Database, inventory: Inventory, feed: Feed, calls: Ca
 
 
 async def _measure_overdue(database: Database) -> None:
+    reaching = Reach()
     while True:
+        began = time.monotonic()
+        reach = reaching.seconds(began)
         try:
-            ((seconds,),) = await database.fetch(_OVERDUE)
+            ((seconds,),) = await database.fetch(_OVERDUE, (reach,))
             EXPIRY_LAG.set(to=seconds)
+            reaching.looked(reach, began, left=seconds)
         except InventoryError:
             EXPIRY_LAG.forget()  # nobody knows
         await asyncio.sleep(_OVERDUE_PAUSE_SECONDS)

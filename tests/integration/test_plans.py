@@ -86,7 +86,8 @@ _CASES: dict[str, list[tuple[tuple[Any, ...], int]]] = {
     ],
     "tidy": [(([SHORT],), 4 * EXPIRED + 10)],
     # Also when fewer are due than one look may take.
-    "expire": [((100,), 600), ((2 * EXPIRED,), 4 * EXPIRED + 10)],
+    "expire": [((100, None), 600), ((2 * EXPIRED, None), 4 * EXPIRED + 10), ((2 * EXPIRED, 60.0), 10)],
+    "overdue": [((None,), 10), ((60.0,), 10)],
     "locked": [(([0], ["p5"], [1], [KNOWN], [2], [HOT]), 1_010), (([], [], [], [], [0], ["o55"]), 40)],
     "set_aside": [((2 * EXPIRED,), EXPIRED + 10)],
     "settle": [(([KNOWN], ["RELEASE"], [NEWER], careful), 10) for careful in (False, True)],

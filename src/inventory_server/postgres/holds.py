@@ -163,9 +163,9 @@ class HoldRepository:
         found = {row[0]: copies[row[0]] if row[1] is None else Reservation(*row) for row in rows}
         return [found.get(key) or errors.ReservationNotFound(key) for key in reservation_ids]
 
-    async def expire(self, holds_max: int) -> list[Expired]:
-        """Release holds that have expired, oldest first, and tell of each one looked at."""
-        rows = await self._database.fetch(_EXPIRE, (holds_max,))
+    async def expire(self, holds_max: int, reach: float | None = None) -> list[Expired]:
+        """Release holds that expired in the last `reach` seconds, or ever, oldest first; tell of each one looked at."""
+        rows = await self._database.fetch(_EXPIRE, (holds_max, reach))
         return [
             Expired(reservation_id, product_id, quantity, reserved if outcome == "INCONSISTENT" else None)
             for outcome, reservation_id, product_id, quantity, reserved in rows

@@ -1,7 +1,8 @@
 -- Releases up to `holds_max` holds that have expired, oldest first; those that somebody else has locked are theirs.
+-- Looks at those that came due in the last `reach` seconds, or at all where that is null.
 -- A hold whose stock row is inconsistent is set aside for a minute, so that it never stands in the way of others.
 -- Returns a row per hold it looked at.
-CREATE OR REPLACE FUNCTION inventory_expire_v1(holds_max int)
+CREATE OR REPLACE FUNCTION inventory_expire_v2(holds_max int, reach float8)
 RETURNS TABLE (outcome text, reservation_id uuid, product_id text, quantity bigint, reserved bigint)
 LANGUAGE plpgsql
 SET enable_seqscan = off
@@ -11,6 +12,7 @@ AS $$
 DECLARE
     -- Read once: compared with a clock that goes on, each active hold would be looked at, not those due alone.
     moment       timestamptz := clock_timestamp();
+    since        timestamptz := coalesce(moment - make_interval(secs => reach), '-infinity');
     due          uuid[];
     outcomes     text[];
     products     text[];
@@ -20,7 +22,7 @@ BEGIN
     SELECT array_agg(d.reservation_id ORDER BY d.reservation_id) INTO due
     FROM (
         SELECT r.reservation_id FROM inventory_reservations r
-        WHERE r.status = 'RESERVED' AND r.tidy_at <= moment
+        WHERE r.status = 'RESERVED' AND r.tidy_at > since AND r.tidy_at <= moment
         ORDER BY r.tidy_at
         LIMIT holds_max
         FOR UPDATE SKIP LOCKED
