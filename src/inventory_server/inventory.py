@@ -62,7 +62,8 @@ class Inventory:
         self._made: Lane[str, Reservation] = self._lane(
             "read_reservation", asked_once(lambda reservation_ids: holds.read(reservation_ids, {}))
         )
-        self._locked: Lane[Rows, str] = self._lane("find_locked", asked_once(holds.locked))
+        self._locked: Lane[Rows, dict[str, str]] = self._lane("find_locked", asked_once(holds.locked))
+        self._stuck: Lane[Rows, str] = self._lane("find_locked", asked_once(holds.stuck))
         self._tidy: Lane[str, None] = self._lane("tidy", asked_once(holds.tidy))
         # Whoever waits for a stuck row has a connection: not all of them may.
         self._for_stuck = asyncio.Semaphore(max(1, settings.pool_size // 2))
@@ -230,13 +231,10 @@ class Inventory:
             locked = [number for number, outcome in enumerate(outcomes) if isinstance(outcome, RowLocked)]
             if locked:
                 # Some of them stood in the way of all: the others try again without those.
-                stuck = await self._holds.locked([rows(items[number]) for number in locked])
+                stuck = await self._holds.stuck([rows(items[number]) for number in locked])
                 free = [number for number, product_id in zip(locked, stuck, strict=True) if not product_id]
                 await attempt_again(lambda part: attempt(run_in_turn, part, _refusal), items, free, outcomes)
             return outcomes
-
-    async def _find_locked(self, rows: Rows, deadline: float | None) -> str:
-        return await self._locked.submit(rows, deadline)
 
     async def _read_reservations(self, reservation_ids: Sequence[str]) -> list[Reservation | InventoryError]:
         return await self._holds.read(reservation_ids, await self._cache.find(reservation_ids))
@@ -273,7 +271,8 @@ class Inventory:
             lambda: self._lane(name, run, key, after),
             lambda: self._lane(name, run_aside, key, after),
             rows,
-            self._find_locked,
+            self._locked.submit,
+            self._stuck.submit,
             self._settings.lanes,
         )
 

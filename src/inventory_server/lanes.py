@@ -9,7 +9,7 @@ from inventory_server.errors import DatabaseUnavailable, InventoryError
 from inventory_server.postgres.database import RowLocked
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Collection
 
     from inventory_server.batcher import Lane
     from inventory_server.domain import Rows
@@ -27,9 +27,10 @@ class Lanes(Generic[Item, Value]):
     """Shares out requests among `count` lanes.
 
     A batch that runs into the lock timeout tells that one of its rows is stuck, not which. So each of its requests asks
-    `locked` for the product whose row somebody keeps, and goes on in the lane aside for that product. Those without one
+    `stuck` for the product whose row somebody keeps, and goes on in the lane aside for that product. Those without one
     try again together; whose second batch is stuck too, as by a locked hold, has a lane aside of its own. While there
-    are lanes aside, whoever comes asks first and nobody else runs into that lock; once a row is free its lane goes.
+    are lanes aside, whoever comes asks first which of its rows are `locked`, a question without a wait, and nobody else
+    runs into that lock; once a row is free its lane goes.
     """
 
     def __init__(
@@ -37,12 +38,14 @@ class Lanes(Generic[Item, Value]):
         new_lane: Callable[[], Lane[Item, Value]],
         new_lane_aside: Callable[[], Lane[Item, Value]],
         rows: Callable[[Item], Rows],
-        locked: Callable[[Rows, float | None], Awaitable[str]],
+        locked: Callable[[Rows, float | None], Awaitable[Collection[str]]],
+        stuck: Callable[[Rows, float | None], Awaitable[str]],
         count: int,
     ) -> None:
         self._new_lane_aside = new_lane_aside
         self._rows = rows
         self._locked = locked
+        self._stuck = stuck
         self._lanes = [new_lane() for _ in range(count)]
         self._aside: dict[str, Lane[Item, Value]] = {}
         self._asked: dict[str, float] = {}  # when each lane aside was last asked, in monotonic seconds, oldest first
@@ -57,7 +60,7 @@ class Lanes(Generic[Item, Value]):
             try:
                 return await self._lanes[hash(rows.key) % len(self._lanes)].submit(item, deadline)
             except RowLocked:
-                place = await self._locked(rows, deadline)
+                place = await self._stuck(rows, deadline)
         place = place or rows.key
         try:
             value = await self._lane_aside(place).submit(item, deadline)
@@ -74,8 +77,8 @@ class Lanes(Generic[Item, Value]):
         self._forget()
         if rows.key in self._aside:
             return rows.key
-        place = await self._locked(rows, deadline)
-        return place if place in self._aside else ""
+        locked = await self._locked(rows, deadline)
+        return next((product_id for product_id in locked if product_id in self._aside), "")
 
     def _lane_aside(self, place: str) -> Lane[Item, Value]:
         self._asked.pop(place, None)

@@ -89,7 +89,7 @@ _CASES: dict[str, list[tuple[tuple[Any, ...], int]]] = {
     "expire": [((100, None), 600), ((2 * EXPIRED, None), 4 * EXPIRED + 10), ((2 * EXPIRED, 60.0), 10)],
     "overdue": [((None,), 10), ((60.0,), 10)],
     "locked": [(([0], ["p5"], [1], [KNOWN], [2], [HOT]), 1_010), (([], [], [], [], [0], ["o55"]), 40)],
-    "set_aside": [((2 * EXPIRED,), EXPIRED + 10)],
+    "set_aside": [((2 * EXPIRED, [], []), EXPIRED + 10), ((2 * EXPIRED, [SHORT], ["7"]), EXPIRED + 10)],
     "settle": [(([KNOWN], ["RELEASE"], [NEWER], careful), 10) for careful in (False, True)],
     "settle_orders": [
         ((["o55"], ["RELEASE"], [False], [NEW]), 100),

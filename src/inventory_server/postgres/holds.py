@@ -5,6 +5,7 @@ An outcome is a value or the error that its request gets; one bad item never hur
 
 from __future__ import annotations
 
+import asyncio
 import json
 from itertools import groupby
 from operator import itemgetter
@@ -33,6 +34,10 @@ _SET_ASIDE = query("set_aside")
 _TIDY = query("tidy")
 _LOCKED = query("locked")
 _RESERVATIONS = query("reservations")
+
+# A stock row that one transaction has had for so long is stuck. One that sells well is locked at any moment, too, but
+# by one after the other.
+_KEPT_SECONDS = 0.2
 
 _REQUEST_ID_CONSTRAINTS = frozenset({"inventory_movements_request_id", "inventory_reservations_pkey"})
 
@@ -172,17 +177,31 @@ class HoldRepository:
         ]
 
     async def set_aside(self, holds_max: int) -> list[tuple[str, int]]:
-        """Set expired holds aside whose stock row is locked, and tell the products and how many of each."""
-        rows = await self._database.fetch(_SET_ASIDE, (holds_max,))
-        return [(product_id, holds) for product_id, holds in rows]
+        """Set expired holds aside whose stock row somebody keeps, and tell the products and how many of each."""
+        before = await self._database.fetch(_SET_ASIDE, (holds_max, "{}", "{}"))
+        if not before:
+            return []
+        await asyncio.sleep(_KEPT_SECONDS)
+        products, lockers = (texts(row[column] for row in before) for column in (0, 1))
+        rows = await self._database.fetch(_SET_ASIDE, (holds_max, products, lockers))
+        return [(product_id, holds) for product_id, _, holds in rows if holds > 0]
 
     async def tidy(self, product_ids: Sequence[str]) -> list[None]:
         """Take back the expired holds of products that somebody wants now."""
         await self._database.fetch(_TIDY, (texts(product_ids),))
         return [None] * len(product_ids)
 
-    async def locked(self, requests: Sequence[Rows]) -> list[str]:
-        """Tell for each request a product whose stock row somebody has locked just now; empty where there is none."""
+    async def stuck(self, requests: Sequence[Rows]) -> list[str]:
+        """Tell for each request a product whose stock row somebody keeps locked; empty where there is none."""
+        before = await self.locked(requests)
+        if not any(before):
+            return [""] * len(requests)
+        await asyncio.sleep(_KEPT_SECONDS)
+        now = await self.locked(requests)
+        return [min(dict(then.items() & still.items()), default="") for then, still in zip(before, now, strict=True)]
+
+    async def locked(self, requests: Sequence[Rows]) -> list[dict[str, str]]:
+        """Tell for each request the products whose stock rows are locked just now, and which transaction has each."""
         products = [(no, key) for no, rows in enumerate(requests) for key in rows.product_ids]
         holds = [(no, rows.reservation_id) for no, rows in enumerate(requests) if rows.reservation_id]
         orders = [(no, rows.order_id) for no, rows in enumerate(requests) if rows.order_id]
@@ -197,8 +216,10 @@ class HoldRepository:
                 texts(key for _, key in orders),
             ),
         )
-        products_of: dict[int, str] = dict(found)
-        return [products_of.get(no, "") for no in range(len(requests))]
+        lockers: list[dict[str, str]] = [{} for _ in requests]
+        for no, product_id, locker in found:
+            lockers[no][product_id] = locker
+        return lockers
 
 
 def refusal(request_id: str, bad: BadItem) -> errors.InventoryError:
