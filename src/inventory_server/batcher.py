@@ -162,7 +162,7 @@ class Lane(Generic[Item, Value]):
             seen, before = len(self._queue), now
             await asyncio.sleep(self._gather_pause)
             now = loop.time()
-            busy = now - before > _BUSY * self._gather_pause
+            busy = now - before > _BUSY * self._gather_pause > 0
 
     def _take(self) -> list[_Entry[Item, Value]]:
         """Take the next batch off the queue; what nobody waits for any more is dropped."""

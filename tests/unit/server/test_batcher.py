@@ -245,6 +245,22 @@ async def test_a_lane_gathers_on_while_the_loop_is_too_busy_to_bring_requests(da
 
 
 @alone
+async def test_without_a_pause_a_lane_sends_what_is_there_however_busy_the_loop_is(database: Database) -> None:
+    async def load() -> None:
+        for _ in range(1000):
+            work(0.001)
+            await asyncio.sleep(0)
+
+    lane = database.lane(gather_pause=0, gather_max=60)
+    loading = asyncio.create_task(load())
+    began = now()
+    await busy(database, lane)
+    assert await told(ask(lane, "c")) == ["C"]
+    assert now() - began < 0.5
+    await loading
+
+
+@alone
 async def test_a_lane_gathers_after_a_batch_of_one_that_others_waited_for(database: Database) -> None:
     lane = database.lane(gather_pause=0.001, gather_max=0.020)
     calls = ask(lane, "a")
