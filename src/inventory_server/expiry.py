@@ -136,14 +136,14 @@ class ExpiryThread:
         self._settings = settings
         self._new_event_loop = new_event_loop
         self._thread: threading.Thread | None = None
-        self._started = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
 
     def start(self) -> None:
-        self._thread = threading.Thread(target=self._main, name="expiry", daemon=True)
+        # Made here, so that a loop that cannot be had is told to the caller.
+        self._loop, self._stop = self._new_event_loop(), asyncio.Event()
+        self._thread = threading.Thread(target=self._main, args=(self._loop, self._stop), name="expiry", daemon=True)
         self._thread.start()
-        self._started.wait()
 
     def stop(self) -> None:
         """Let the batch under way end, and wait for the thread."""
@@ -156,12 +156,9 @@ class ExpiryThread:
         self._thread.join()
         self._thread = None
 
-    def _main(self) -> None:
-        with asyncio.Runner(loop_factory=self._new_event_loop) as runner:
-            self._loop = runner.get_loop()
-            self._stop = asyncio.Event()
-            self._started.set()
-            runner.run(self._work(self._stop))
+    def _main(self, loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            runner.run(self._work(stop))
 
     async def _work(self, stop: asyncio.Event) -> None:
         database = Database(self._database_url, self._settings, size=SWEEPS, name="expiry")
