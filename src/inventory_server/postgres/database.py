@@ -30,6 +30,9 @@ _GRACE_SECONDS = 1.0
 # Deadlocks end with one victim, who may try again at once; more often than this it is no accident.
 _ATTEMPTS = 3
 
+# The functions read under their locks what others committed while they waited for them.
+_ISOLATION = "read committed"
+
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 _RETRIABLE = (pg.DeadlockDetected, pg.SerializationFailure)
@@ -200,6 +203,10 @@ class Database:
     async def _configure(self, connection: psycopg.AsyncConnection[Any]) -> None:
         if self._limits is not None:
             await connection.execute(sql.SQL(self._limits), prepare=False)
+            return
+        cursor = await connection.execute("SHOW default_transaction_isolation")
+        if await cursor.fetchone() != (_ISOLATION,):
+            raise psycopg.NotSupportedError(f"default_transaction_isolation of the role must be '{_ISOLATION}'")
 
     def _heal(self) -> None:
         """Have the pool look at every idle connection: where one broke, its neighbours probably did too."""
@@ -221,4 +228,4 @@ def _session_limits(settings: Settings) -> str:
     }
     timeouts = [f"SET {name} = {round(seconds * 1000)}" for name, seconds in limits.items()]
     # Before version 18 a plan whose scan is discouraged counts as dear enough to be compiled, for every single batch.
-    return "; ".join([*timeouts, "SET jit = off"])
+    return "; ".join([*timeouts, "SET jit = off", f"SET default_transaction_isolation = '{_ISOLATION}'"])

@@ -53,6 +53,7 @@ def migrate(url: str) -> list[str]:
     """
     # Nothing is prepared: behind a pooler of transactions it would stay in a session that others use.
     with psycopg.connect(url, application_name="inventory-server migrate", prepare_threshold=None) as connection:
+        connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         if connection.info.server_version < _POSTGRES_VERSION_MIN:
             raise MigrationError(f"PostgreSQL 15 or later is needed, not {connection.info.server_version // 10000}.")
         encoding = connection.info.parameter_status("server_encoding")
