@@ -137,9 +137,7 @@ class Settings:
     connect_timeout: float = setting("5s", duration, "longest time one attempt to connect to PostgreSQL takes", "1s")
     statement_timeout: float = setting("5s", duration, "longest time one statement takes", "10ms")
     lock_timeout: float = setting("1s", duration, "longest wait for one row lock", "10ms")
-    prepared_statements: bool = setting(
-        "true", switch, "false behind a connection pooler that pools transactions and knows none"
-    )
+    prepared_statements: bool = setting("true", switch, "false behind every connection pooler that pools transactions")
     lanes: int = setting("1", whole, "batches of one operation that may be under way at once", "1")
     batch_size: int = setting("256", whole, "most requests one statement carries; long orders count for more", "1")
     gather_pause: float = setting(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import struct
+from contextlib import closing, suppress
 
 import psycopg
 from tests.fixtures.feeding import SECONDS_MAX, sleepers, until, written
@@ -46,3 +48,33 @@ def test_writers_that_look_for_sleepers_at_once_do_not_take_one_another_for_one(
         written(database_url, "teapot")
         ear.execute("NOTIFY inventory_movements, 'mark'")
         assert [notify.payload for notify in ear.notifies(timeout=SECONDS_MAX, stop_after=1)] == ["mark"]
+
+
+async def fall_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Welcome a client as PostgreSQL does, and never say a word to it again."""
+    negotiation = {80877103, 80877104}  # of TLS, of GSS
+    messages = {b"R": bytes(4), b"S": b"client_encoding\0UTF8\0", b"K": bytes(8), b"Z": b"I"}
+    with closing(writer), suppress(asyncio.IncompleteReadError):
+        while await asked(reader) in negotiation:
+            writer.write(b"N")
+        for kind, body in messages.items():
+            writer.write(kind + struct.pack("!i", 4 + len(body)) + body)
+        await reader.read()
+
+
+async def asked(reader: asyncio.StreamReader) -> int:
+    """Read a first message, and give its code."""
+    (length,) = struct.unpack("!i", await reader.readexactly(4))
+    (code,) = struct.unpack_from("!i", await reader.readexactly(length - 4))
+    return int(code)
+
+
+def test_a_server_that_falls_silent_keeps_the_feed_no_longer_than_a_connection_may_take() -> None:
+    async def sleep() -> bool:
+        async with await asyncio.start_server(fall_silent, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            url = f"postgresql://inventory@127.0.0.1:{port}/inventory"
+            async with asyncio.timeout(30), Alarm(url, Settings(connect_timeout=1)) as alarm:
+                return await alarm.sleep(0.1)
+
+    assert asyncio.run(sleep()) is False

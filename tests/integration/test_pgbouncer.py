@@ -5,6 +5,7 @@ Skipped where there is no pgbouncer, such as Debian's package of that name.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from tests.fixtures.feeding import sleepers
 from tests.fixtures.serving import connected
 from tests.fixtures.shop import balance, expire, held, stocked
 from tests.fixtures.tour import tour
@@ -25,7 +27,9 @@ from tests.fixtures.waiting import eventually
 from inventory_client import DatabaseUnavailable
 from inventory_server.embedded.process import environment, free_port, guarded
 from inventory_server.embedded.user import hand_over, user_for
+from inventory_server.postgres.feed import Alarm
 from inventory_server.postgres.migrate import migrate
+from inventory_server.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -158,6 +162,21 @@ def test_two_servers_share_two_sessions_and_leave_nothing_of_theirs_behind(
                 "SELECT count(*) FROM pg_prepared_statements",
             ):
                 assert connection.execute(question.encode()).fetchone() in {("0",), (0,)}
+
+
+def test_the_feed_neither_listens_nor_locks_in_a_shared_session_whatever_it_was_told(
+    pooler: Pooler, database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def sleep_twice() -> list[bool]:
+        async with Alarm(pooler.url, Settings()) as alarm:
+            return [await alarm.sleep(0.5), await alarm.sleep(0.01)]
+
+    assert asyncio.run(sleep_twice()) == [False, False]
+    assert caplog.text.count("nobody wakes the feed: a pooler stands before PostgreSQL") == 1
+    assert sleepers(database_url) == 0
+    for _ in range(2 * SESSIONS):
+        with psycopg.connect(pooler.url, prepare_threshold=None) as connection:
+            assert connection.execute("SELECT * FROM pg_listening_channels()").fetchall() == []
 
 
 def test_a_pooler_that_dies_is_waited_for(pooler: Pooler, serve: Serve, connect: Connect) -> None:

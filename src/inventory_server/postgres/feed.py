@@ -96,7 +96,7 @@ def _change(transaction_id: str, product_id: str, version: int, *row: Any) -> Fe
 class Alarm:
     """A connection of its own that PostgreSQL wakes when the ledger grows, while `sleep` says that it may.
 
-    Nothing is lost where it fails or is not `usable`, behind a pooler of transactions: one only sleeps longer.
+    Nothing is lost where it fails or is not usable, behind a pooler: one only sleeps longer.
     """
 
     def __init__(self, url: str, settings: Settings) -> None:
@@ -143,21 +143,35 @@ class Alarm:
 
     async def _arm(self) -> psycopg.AsyncConnection[Any]:
         if self._connection is None:
-            self._connection = await psycopg.AsyncConnection.connect(
-                self._url,
-                autocommit=True,
-                prepare_threshold=None,
-                connect_timeout=max(1, round(self._timeout)),
-                application_name="inventory-server feed",
-                keepalives_idle=10,
-                keepalives_interval=5,
-                keepalives_count=3,
-            )
-            await self._connection.execute("LISTEN inventory_movements")
+            async with asyncio.timeout(self._timeout):
+                self._connection = await self._connect()
+                await self._check(self._connection)
+                await self._connection.execute("LISTEN inventory_movements")
         if not self._armed:
             await self._tell(self._connection, asleep=True)
             self._armed = True
         return self._connection
+
+    async def _connect(self) -> psycopg.AsyncConnection[Any]:
+        return await psycopg.AsyncConnection.connect(
+            self._url,
+            autocommit=True,
+            prepare_threshold=None,
+            connect_timeout=max(1, round(self._timeout)),
+            application_name="inventory-server feed",
+            # A peer that vanished without a word is noticed, though it never answers.
+            tcp_user_timeout=round(self._timeout * 1000),
+            keepalives_idle=10,
+            keepalives_interval=5,
+            keepalives_count=3,
+        )
+
+    async def _check(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        """Give up before a pooler: our lock and our ear would stay in sessions that others use."""
+        cursor = await connection.execute("SELECT pg_backend_pid()")
+        if await cursor.fetchone() != (connection.info.backend_pid,):
+            self._usable = False
+            raise psycopg.NotSupportedError("a pooler stands before PostgreSQL")
 
     async def _tell(self, connection: psycopg.AsyncConnection[Any], *, asleep: bool) -> None:
         async with asyncio.timeout(self._timeout):
