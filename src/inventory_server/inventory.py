@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from inventory_server.attempts import asked_once, attempt, attempt_again
@@ -181,9 +182,10 @@ class Inventory:
         """Make holds that have nothing to do with one another; errors are values here."""
         # Nobody waits here: items that differ in nothing else are copies.
         orders = [order._replace(wait=0.0) if order.wait else order for order in orders]
-        outcomes = await self._changed_in_bulk(self._holds.reserve, orders, _rows_of_lines, deadline)
-        busy = [number for number, outcome in enumerate(outcomes) if isinstance(outcome, StockBusy)]
-        await attempt_again(asked_once(_one_by_one(self._reserve_now, deadline)), orders, busy, outcomes)
+        with self._bulk_changes.call():
+            outcomes = await self._changed_in_bulk(self._holds.reserve, orders, _rows_of_lines, deadline)
+            busy = [number for number, outcome in enumerate(outcomes) if isinstance(outcome, StockBusy)]
+            await attempt_again(asked_once(_one_by_one(self._reserve_now, deadline)), orders, busy, outcomes)
         self._remember_orders([outcome for outcome in outcomes if not isinstance(outcome, InventoryError)])
         return outcomes
 
@@ -191,21 +193,19 @@ class Inventory:
         self, items: Sequence[Settle], deadline: float | None = None
     ) -> list[Reservation | InventoryError]:
         """End holds that have nothing to do with one another; errors are values here."""
-        outcomes = await self._changed_in_bulk(self._holds.settle, items, _rows_of_hold, deadline)
-        short = {
-            number: outcome.metadata["product_id"]
-            for number, outcome in enumerate(outcomes)
-            if isinstance(outcome, InsufficientStock)
-        }
-        if short:
-            # As for a single one: other expired holds of these products may do.
-            await attempt(self._bulk_changes.taking(self._holds.tidy, deadline), list(set(short.values())), _refusal)
-            await attempt_again(
-                lambda part: self._changed_in_bulk(self._holds.settle, part, _rows_of_hold, deadline),
-                items,
-                list(short),
-                outcomes,
-            )
+        end = partial(self._changed_in_bulk, self._holds.settle, rows=_rows_of_hold, deadline=deadline)
+        with self._bulk_changes.call():
+            outcomes = await end(items)
+            least = math.inf
+            while short := {no: each for no, each in enumerate(outcomes) if isinstance(each, InsufficientStock)}:
+                lacking = sum(each.lacking for each in short.values())
+                if lacking >= least:
+                    break
+                least = lacking
+                # As for a single one: other expired holds of these products may do.
+                tidy = self._bulk_changes.taking(self._holds.tidy, deadline)
+                await attempt(tidy, sorted({product for each in short.values() for product in each.products}), _refusal)
+                await attempt_again(end, items, list(short), outcomes)
         self._forget([outcome for outcome in outcomes if not isinstance(outcome, InventoryError)])
         return outcomes
 
@@ -226,15 +226,14 @@ class Inventory:
         deadline: float | None,
     ) -> list[Value | InventoryError]:
         run_in_turn = self._bulk_changes.taking(asked_once(run), deadline)
-        with self._bulk_changes.call():
-            outcomes = list(await attempt(run_in_turn, items, _refusal))
-            locked = [number for number, outcome in enumerate(outcomes) if isinstance(outcome, RowLocked)]
-            if locked:
-                # Some of them stood in the way of all: the others try again without those.
-                stuck = await self._holds.stuck([rows(items[number]) for number in locked])
-                free = [number for number, product_id in zip(locked, stuck, strict=True) if not product_id]
-                await attempt_again(lambda part: attempt(run_in_turn, part, _refusal), items, free, outcomes)
-            return outcomes
+        outcomes = list(await attempt(run_in_turn, items, _refusal))
+        locked = [number for number, outcome in enumerate(outcomes) if isinstance(outcome, RowLocked)]
+        if locked:
+            # Some of them stood in the way of all: the others try again without those.
+            stuck = await self._holds.stuck([rows(items[number]) for number in locked])
+            free = [number for number, product_id in zip(locked, stuck, strict=True) if not product_id]
+            await attempt_again(lambda part: attempt(run_in_turn, part, _refusal), items, free, outcomes)
+        return outcomes
 
     async def _read_reservations(self, reservation_ids: Sequence[str]) -> list[Reservation | InventoryError]:
         return await self._holds.read(reservation_ids, await self._cache.find(reservation_ids))
