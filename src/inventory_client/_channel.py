@@ -75,7 +75,7 @@ def options(config: ClientConfig) -> list[tuple[str, str | int]]:
         "grpc.keepalive_timeout_ms": round(config.keepalive_timeout_seconds * 1000),
         "grpc.max_send_message_length": config.message_bytes_max,
         "grpc.max_receive_message_length": config.message_bytes_max,
-        # A refusal names all that is wrong, up to a hundred lines of an order; gRPC's 8 kB hold a few dozen of them.
+        # A refusal names every line of an order that is short, up to a hundred; gRPC's 8 kB hold a few dozen of them.
         "grpc.max_metadata_size": _METADATA_BYTES_MAX,
         "grpc.absolute_max_metadata_size": 2 * _METADATA_BYTES_MAX,
         # As long as the connection is down calls fail at once and are retried by us (see _calls.Attempts). gRPC's

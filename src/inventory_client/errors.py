@@ -28,7 +28,8 @@ class InventoryError(Exception):
 
     `reason` is the code of the contract, such as `INSUFFICIENT_STOCK`; assert on it or on the class, never on the
     sentence. `metadata` holds every value that the sentence names. `violations` lists the bad fields of an invalid
-    request, `retry_after` is how long the server asks to be left alone.
+    request (of dozens the first; the metadata `omitted` tells how many more), `retry_after` is how long the server asks
+    to be left alone.
 
     `request_id` is the id under which a mutation was sent. Where `outcome_unknown` says that it may have been carried
     out all the same, as after DeadlineExceeded, repeat the call with `request_id=error.request_id` to get what the

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from grpc import StatusCode
@@ -10,6 +11,13 @@ from inventory_server.domain import ORDER_HOLDS_MAX, STOCK_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+
+# What a refusal tells travels in trailers, of which most gRPC clients take 8 KiB: bytes of the violations listed, each
+# with its name once more in `fields`, violations and characters of an id that the sentence names.
+_LISTED_BYTES_MAX = 2400
+_NAMED_MAX = 5
+_NAME_LENGTH_MAX = 64
 
 
 class InventoryError(Exception):
@@ -35,14 +43,21 @@ class Violation(NamedTuple):
 
 
 class ValidationError(InventoryError):
+    """Where more is wrong than an answer can hold, `violations` has the first, and `omitted` tells of how many more."""
+
     reason = "VALIDATION_ERROR"
     code = StatusCode.INVALID_ARGUMENT
     http_status = 400
 
     def __init__(self, violations: Sequence[Violation]) -> None:
-        sentence = "; ".join(f"{violation.field} {violation.description}" for violation in violations)
-        super().__init__(f"Invalid request: {sentence}.", {"fields": ",".join(v.field for v in violations)})
-        self.violations = tuple(violations)
+        named = [f"{violation.field} {violation.description}" for violation in violations[:_NAMED_MAX]]
+        if len(violations) > _NAMED_MAX:
+            named.append(f"and {len(violations) - _NAMED_MAX} more")
+        self.violations = _listed(violations)
+        metadata = {"fields": ",".join(violation.field for violation in self.violations)}
+        if omitted := len(violations) - len(self.violations):
+            metadata["omitted"] = str(omitted)
+        super().__init__(f"Invalid request: {'; '.join(named)}.", metadata)
 
 
 class InvalidProductId(ValidationError):
@@ -84,7 +99,7 @@ class ProductNotFound(InventoryError):
     http_status = 404
 
     def __init__(self, product_id: str, shortages: Sequence[Shortage] = ()) -> None:
-        super().__init__(f"There is no inventory record of product {product_id}.", {"product_id": product_id})
+        super().__init__(f"There is no inventory record of product {_name(product_id)}.", {"product_id": product_id})
         self.shortages = tuple(shortages)
 
 
@@ -99,7 +114,7 @@ class ReservationNotFound(InventoryError):
     @classmethod
     def of_order(cls, order_id: str) -> ReservationNotFound:
         error = cls("")
-        InventoryError.__init__(error, f"Order {order_id} has no reservations.", {"order_id": order_id})
+        InventoryError.__init__(error, f"Order {_name(order_id)} has no reservations.", {"order_id": order_id})
         return error
 
 
@@ -110,7 +125,7 @@ class InsufficientStock(InventoryError):
 
     def __init__(self, product_id: str, requested: int, available: int, shortages: Sequence[Shortage] = ()) -> None:
         super().__init__(
-            f"Product {product_id} has {available} units available, {requested} were requested.",
+            f"Product {_name(product_id)} has {available} units available, {requested} were requested.",
             {"product_id": product_id, "requested": requested, "available": available},
         )
         self.shortages = tuple(shortages)
@@ -148,7 +163,7 @@ class InvalidStockState(InventoryError):
 
     def __init__(self, reservation_id: str, product_id: str, quantity: int, reserved: int) -> None:
         super().__init__(
-            f"Product {product_id} has {reserved} units reserved, fewer than the {quantity}"
+            f"Product {_name(product_id)} has {reserved} units reserved, fewer than the {quantity}"
             f" of reservation {reservation_id}.",
             {"reservation_id": reservation_id, "product_id": product_id, "quantity": quantity, "reserved": reserved},
         )
@@ -181,7 +196,7 @@ class VersionMismatch(InventoryError):
 
     def __init__(self, product_id: str, expected_version: int, version: int) -> None:
         super().__init__(
-            f"Product {product_id} has version {version}, not the expected {expected_version}.",
+            f"Product {_name(product_id)} has version {version}, not the expected {expected_version}.",
             {"product_id": product_id, "expected_version": expected_version, "version": version},
         )
 
@@ -234,3 +249,13 @@ def invalid(violations: Sequence[Violation]) -> ValidationError:
     if len(violations) == 1:
         return reasons.get(violations[0].reason, ValidationError)(violations)
     return ValidationError(violations)
+
+
+def _listed(violations: Sequence[Violation]) -> tuple[Violation, ...]:
+    sizes = accumulate(2 * len(each.field) + len(each.description) + len(each.reason) for each in violations)
+    return tuple(each for each, size in zip(violations, sizes, strict=True) if size <= _LISTED_BYTES_MAX)
+
+
+def _name(text: str) -> str:
+    """Write an id as a sentence names it: one that is long only begins there, the metadata has all of it."""
+    return text if len(text) <= _NAME_LENGTH_MAX else text[: _NAME_LENGTH_MAX - 1] + "…"

@@ -234,7 +234,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Never sent by the server."""
     ERROR_REASON_VALIDATION_ERROR: _ErrorReason.ValueType  # 1
     """A parameter breaks a rule that has no code of its own, or two or more are bad. INVALID_ARGUMENT, with
-    `google.rpc.BadRequest`.
+    `google.rpc.BadRequest`. Where so much is wrong that an answer cannot hold it, the first violations are listed, and
+    the metadata `omitted` tells how many more there are.
 
         {"reason": "VALIDATION_ERROR", "domain": "inventory.v1", "metadata": {"http_status": "400", "fields": "ttl"}}
     """
@@ -340,14 +341,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a request was refused: `google.rpc.ErrorInfo.reason` is the name below without its prefix, the domain is
-    `inventory.v1`, and the metadata holds every value that the sentence names, and `http_status`.
+    `inventory.v1`, and the metadata holds every value that the sentence names, in full where the sentence shortens an id,
+    and `http_status`.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 """Never sent by the server."""
 ERROR_REASON_VALIDATION_ERROR: ErrorReason.ValueType  # 1
 """A parameter breaks a rule that has no code of its own, or two or more are bad. INVALID_ARGUMENT, with
-`google.rpc.BadRequest`.
+`google.rpc.BadRequest`. Where so much is wrong that an answer cannot hold it, the first violations are listed, and
+the metadata `omitted` tells how many more there are.
 
     {"reason": "VALIDATION_ERROR", "domain": "inventory.v1", "metadata": {"http_status": "400", "fields": "ttl"}}
 """
@@ -1040,7 +1043,11 @@ Global___ReserveOrderResponse: _TypeAlias = ReserveOrderResponse  # noqa: Y015
 
 @_typing.final
 class StockShortage(_message.Message):
-    """A product of which an order asks more than there is: a detail of INSUFFICIENT_STOCK and PRODUCT_NOT_FOUND."""
+    """A product of which an order asks more than there is: a detail of INSUFFICIENT_STOCK and PRODUCT_NOT_FOUND. All of them
+    are told, however many: from about 50 with ids of 36 characters on that is more than the 8 KiB of metadata which most
+    gRPC clients accept, who then see RESOURCE_EXHAUSTED unless they allow for more (in C++ and Python
+    `grpc.max_metadata_size`).
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
