@@ -76,7 +76,8 @@ def new_request_id() -> str:
 class Stock:
     """The balances of one product.
 
-    `available_quantity` can be reserved now, `reserved_quantity` is held by reservations that are RESERVED.
+    `available_quantity` can be reserved now, `reserved_quantity` is held by reservations that are RESERVED, or have
+    expired and are not tidied up yet: who asks for more than is available gets units of those.
     `version` counts the changes of the record, from 1 for its creation.
     """
 

@@ -98,7 +98,7 @@ class Inventory:
         return await self._read.submit(product_id, deadline)
 
     async def change(self, item: Change, deadline: float | None = None) -> Stock:
-        stock = await self._change.submit(item, deadline)
+        stock = await self._with_room(self._change, item, deadline)
         self.stir(item.product_id)
         return stock
 
@@ -148,18 +148,18 @@ class Inventory:
 
     async def settle(self, item: Settle, deadline: float | None = None) -> Reservation:
         """End a hold."""
-        return await self._with_room(lambda: self._settle.submit(item, deadline), deadline)
+        return await self._with_room(self._settle, item, deadline)
 
     async def settle_order(self, item: SettleOrder, deadline: float | None = None) -> tuple[Reservation, ...]:
         """End the holds of an order."""
-        return await self._with_room(lambda: self._settle_orders.submit(item, deadline), deadline)
+        return await self._with_room(self._settle_orders, item, deadline)
 
-    async def _with_room(self, ask: Callable[[], Awaitable[Value]], deadline: float | None) -> Value:
-        """Take back expired holds of the products that fall short, as a reserve does, while it lacks less each time."""
+    async def _with_room(self, lanes: Lanes[Item, Value], item: Item, deadline: float | None) -> Value:
+        """Take back expired holds of what falls short, as a reserve does, for as long as less is lacking each time."""
         least = math.inf
         while True:
             try:
-                return await ask()
+                return await lanes.submit(item, deadline)
             except InsufficientStock as short:
                 if short.lacking >= least:
                     raise

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
-from tests.fixtures.carts import rows
+from tests.fixtures.carts import ledger, rows
 from tests.fixtures.refusals import refused
 from tests.fixtures.shop import balance, expire, fresh, held, stocked
 from tests.fixtures.waiting import at_once
@@ -64,13 +64,30 @@ def test_stock_never_falls_below_zero_and_what_is_held_is_nobodys_to_remove(clie
     assert client.adjust_stock(product_id, -3, AdjustmentReason.LOSS).available_quantity == 0
 
 
-def test_an_expired_hold_that_nobody_tidied_up_is_not_removed_either(
+def test_units_of_an_expired_hold_that_nobody_tidied_up_can_be_removed(
+    calm_client: InventoryClient, calm_server: Server
+) -> None:
+    product_id = stocked(calm_client, 5)
+    expire(calm_server.database_url, held(calm_client, product_id, 3).reservation_id)
+    lasting = held(calm_client, product_id, 2)
+    assert balance(calm_client, product_id) == (0, 5)
+    call = partial(calm_client.adjust_stock, product_id, -4, AdjustmentReason.LOSS)
+    refused(InsufficientStock, call, product_id=product_id, requested=4, available=3)
+    assert calm_client.adjust_stock(product_id, -3, AdjustmentReason.LOSS).available_quantity == 0
+    assert ledger(calm_server, product_id) == ["INITIALIZE", "RESERVE", "RESERVE", "EXPIRE", "ADJUST"]
+    assert calm_client.get_reservation(lasting.reservation_id) == lasting
+
+
+def test_a_version_that_was_read_before_expired_holds_were_taken_back_is_no_longer_the_expected_one(
     calm_client: InventoryClient, calm_server: Server
 ) -> None:
     hold = held(calm_client, quantity=3)
     expire(calm_server.database_url, hold.reservation_id)
-    call = partial(calm_client.adjust_stock, hold.product_id, -1, AdjustmentReason.LOSS)
-    refused(InsufficientStock, call, product_id=hold.product_id, requested=1, available=0)
+    take = partial(calm_client.adjust_stock, hold.product_id, -3, AdjustmentReason.LOSS)
+    call = partial(take, expected_version=2)
+    refused(VersionMismatch, call, product_id=hold.product_id, expected_version=2, version=3)
+    assert balance(calm_client, hold.product_id) == (3, 0)
+    assert take(expected_version=3).available_quantity == 0
 
 
 @pytest.mark.parametrize("delta", [0, MOST + 1, -MOST - 1, 2**63 - 1, -(2**63)])

@@ -470,9 +470,11 @@ class Stock(_message.Message):
     product_id: _builtins.str
     """The product."""
     available_quantity: _builtins.int
-    """Units that can be reserved now."""
+    """Units that can be reserved now. Those of a hold that has just expired count as reserved until it is tidied up, within
+    a second or so, but whoever asks for more than is available here gets them all the same.
+    """
     reserved_quantity: _builtins.int
-    """Units held by reservations that are RESERVED."""
+    """Units held by reservations that are RESERVED, or have expired and are not tidied up yet."""
     version: _builtins.int
     """Counts the changes of this record, from 1 for its creation."""
     @_builtins.property

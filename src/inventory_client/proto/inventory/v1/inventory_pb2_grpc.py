@@ -288,7 +288,7 @@ class InventoryServiceServicer:
 
     def AdjustStock(self, request, context):
         """Corrects the available quantity by a signed number of units, never below zero, and only at the expected version
-        where one is given.
+        where one is given. Where too little is available, holds that have expired are tidied up first, each a new version.
         Errors: INVALID_PRODUCT_ID, INVALID_QUANTITY, VALIDATION_ERROR, PRODUCT_NOT_FOUND, INSUFFICIENT_STOCK,
         VERSION_MISMATCH, REQUEST_ID_CONFLICT.
         """

@@ -119,7 +119,7 @@ class InventoryServiceStub:
     """
     AdjustStock: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.AdjustStockRequest, _inventory_pb2.AdjustStockResponse]
     """Corrects the available quantity by a signed number of units, never below zero, and only at the expected version
-    where one is given.
+    where one is given. Where too little is available, holds that have expired are tidied up first, each a new version.
     Errors: INVALID_PRODUCT_ID, INVALID_QUANTITY, VALIDATION_ERROR, PRODUCT_NOT_FOUND, INSUFFICIENT_STOCK,
     VERSION_MISMATCH, REQUEST_ID_CONFLICT.
     """
@@ -230,7 +230,7 @@ class InventoryServiceAsyncStub(InventoryServiceStub):
     """
     AdjustStock: _aio.UnaryUnaryMultiCallable[_inventory_pb2.AdjustStockRequest, _inventory_pb2.AdjustStockResponse]  # type: ignore[assignment]
     """Corrects the available quantity by a signed number of units, never below zero, and only at the expected version
-    where one is given.
+    where one is given. Where too little is available, holds that have expired are tidied up first, each a new version.
     Errors: INVALID_PRODUCT_ID, INVALID_QUANTITY, VALIDATION_ERROR, PRODUCT_NOT_FOUND, INSUFFICIENT_STOCK,
     VERSION_MISMATCH, REQUEST_ID_CONFLICT.
     """
@@ -434,7 +434,7 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inventory_pb2.AdjustStockResponse, _abc.Awaitable[_inventory_pb2.AdjustStockResponse]]:
         """Corrects the available quantity by a signed number of units, never below zero, and only at the expected version
-        where one is given.
+        where one is given. Where too little is available, holds that have expired are tidied up first, each a new version.
         Errors: INVALID_PRODUCT_ID, INVALID_QUANTITY, VALIDATION_ERROR, PRODUCT_NOT_FOUND, INSUFFICIENT_STOCK,
         VERSION_MISMATCH, REQUEST_ID_CONFLICT.
         """
