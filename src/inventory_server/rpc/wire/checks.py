@@ -76,11 +76,7 @@ class Checks:
         return self.uuid("reservation_id", text)
 
     def ttl(self, duration: Duration) -> int:
-        # A Duration may hold any int64 of seconds and any int32 of nanoseconds: whole numbers cannot overflow here.
-        ttl_us, rest_ns = divmod(duration.seconds * 1_000_000_000 + duration.nanos, 1000)
-        if not TTL_US_MIN <= ttl_us <= TTL_US_MAX - bool(rest_ns):
-            self.bad("ttl", "must be 1 s to 24 h")
-        return ttl_us
+        return self._duration_us("ttl", duration, TTL_US_MIN, TTL_US_MAX, "1 s to 24 h")
 
     def given_ttl(self, request: pb.ExtendReservationRequest | pb.ExtendOrderRequest) -> int:
         """Check a ttl that has no default."""
@@ -90,7 +86,15 @@ class Checks:
         return 0
 
     def wait(self, duration: Duration) -> float:
-        wait_us = duration.seconds * 1_000_000 + duration.nanos // 1000
-        if not 0 <= wait_us <= WAIT_US_MAX:
-            self.bad("wait", "must be 0 s to 30 s")
-        return wait_us / 1_000_000
+        return self._duration_us("wait", duration, 0, WAIT_US_MAX, "0 s to 30 s") / 1_000_000
+
+    def _duration_us(self, field: str, duration: Duration, least_us: int, most_us: int, told: str) -> int:
+        # It may hold any int64 of seconds and any int32 of nanoseconds; of one that is not negative, and none may be
+        # here, these are less than a second.
+        nanos = duration.nanos
+        us, rest_ns = divmod(duration.seconds * 1_000_000_000 + nanos, 1000)
+        if not 0 <= nanos < 1_000_000_000:
+            self.bad(field, f"must have 0 to 999999999 nanos, not {nanos}")
+        elif not least_us <= us <= most_us - bool(rest_ns):
+            self.bad(field, f"must be {told}")
+        return us
