@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from codecs import BOM_UTF8
 from typing import TYPE_CHECKING
 
 from inventory_server.errors import PermissionDenied, Unauthenticated
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-_BEARER = "Bearer "
 _READS = ("Get", "List", "Watch", "Explain", "BatchGet")
 
 
@@ -30,12 +30,18 @@ class Tokens(Reloaded):
 
     def take(self, contents: Sequence[bytes]) -> None:
         writers: dict[bytes, bool] = {}
-        for number, line in enumerate(contents[0].splitlines(), start=1):
+        # Editors that begin a file with a mark of its encoding show none, and it would be part of the first token.
+        for number, line in enumerate(contents[0].removeprefix(BOM_UTF8).splitlines(), start=1):
             words = line.partition(b"#")[0].split()
-            if len(words) == 2 and words[1] in {b"read", b"write"}:
-                writers[_digest(words[0])] = words[1] == b"write"
-            elif words:
+            if not words:
+                continue
+            if len(words) != 2 or words[1] not in {b"read", b"write"}:
                 raise SettingsError(f"INVENTORY_TOKENS_FILE: line {number} must be a token and `read` or `write`.")
+            may_write = words[1] == b"write"
+            if writers.setdefault(_digest(words[0]), may_write) != may_write:
+                raise SettingsError(
+                    f"INVENTORY_TOKENS_FILE: line {number} gives other rights to a token that an earlier line has."
+                )
         if not writers:
             # Whoever rewrites a file empties it first, and does not always get further.
             raise SettingsError("INVENTORY_TOKENS_FILE names no token.")
@@ -44,9 +50,12 @@ class Tokens(Reloaded):
     def check(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> None:
         """Refuse a call whose token is unknown or may not do this."""
         value = next((value for name, value in metadata if name == "authorization"), "")
-        if not isinstance(value, str) or not value.startswith(_BEARER):
+        if not isinstance(value, str):
             raise Unauthenticated
-        may_write = self._writers.get(_digest(value.removeprefix(_BEARER).encode("utf-8", "surrogateescape")))
+        scheme, _, token = value.partition(" ")
+        if scheme.lower() != "bearer":  # in any case, and before one space or more: RFC 9110, section 11.4
+            raise Unauthenticated
+        may_write = self._writers.get(_digest(token.lstrip(" ").encode("utf-8", "surrogateescape")))
         if may_write is None:
             raise Unauthenticated
         if not may_write and not method.startswith(_READS):

@@ -68,6 +68,10 @@ def test_a_file_that_is_gone_for_a_moment_goes_by_unnoticed(file: Path, caplog: 
     ("broken", "sentence"),
     [
         (b"new read\nold admin\n", "INVENTORY_TOKENS_FILE: line 2 must be a token and `read` or `write`."),
+        (
+            b"new read\n\nold write\nnew write\n",
+            "INVENTORY_TOKENS_FILE: line 4 gives other rights to a token that an earlier line has.",
+        ),
         (b"# nobody\n", "INVENTORY_TOKENS_FILE names no token."),
         (b"", "INVENTORY_TOKENS_FILE names no token."),
         (None, "INVENTORY_TOKENS_FILE cannot be read: [Errno 2] No such file or directory: "),
