@@ -96,9 +96,14 @@ def url(*schemes: str) -> Callable[[str], str]:
     return read
 
 
-def setting(default: str, read: Callable[[str], Any], about: str, low: str = "") -> Any:
-    """Declare one setting: default and least value as they would be written, its reader and its sentence."""
-    metadata = {"default": default, "read": read, "about": about, "low": low}
+# What no pause and no number of things needs to exceed, where a setting says nothing else. Beyond the numbers of gRPC
+# and PostgreSQL they would crash what reads them, long after the mistake.
+_HIGHEST: dict[Callable[[str], Any], str] = {duration: "24h", whole: "1000000"}
+
+
+def setting(default: str, read: Callable[[str], Any], about: str, low: str = "", high: str = "") -> Any:
+    """Declare one setting: default, least and greatest value as they would be written, its reader and its sentence."""
+    metadata = {"default": default, "read": read, "about": about, "low": low, "high": high or _HIGHEST.get(read, "")}
     return dataclasses.field(default=read(default) if default else None, metadata=metadata)
 
 
@@ -118,17 +123,22 @@ class Settings:
     data_dir: Path = setting("~/.local/share/inventory-server", path, "where the embedded servers keep their data")
     migrate: bool = setting("true", switch, "whether serve applies migrations before it starts")
     reservation_ttl: float = setting("10m", duration, "how long a hold lasts that asks for no ttl", "1s")
-    max_hold: float = setting("24h", duration, "longest life, from its creation, that an extension gives a hold", "1s")
-    workers: int = setting("1", whole, "processes that serve together; more than one for more than one core", "1")
+    max_hold: float = setting(
+        "24h", duration, "longest life, from its creation, that an extension gives a hold", "1s", "3650d"
+    )
+    workers: int = setting(
+        "1", whole, "processes that serve together; more than one for more than one core", "1", "1000"
+    )
     share_address: bool = setting("false", switch, "whether other servers may serve the same address (SO_REUSEPORT)")
     expiry: bool = setting("true", switch, "whether this process runs the expiry worker")
     expiry_interval: float = setting("1s", duration, "pause between two looks for expired holds", "10ms")
-    expiry_batch_size: int = setting("200", whole, "most holds one look expires", "1")
+    expiry_batch_size: int = setting("200", whole, "most holds one look expires", "1", "10000")
     retention: float | None = setting(
         "",
         duration,
         "how long ended holds and their movements are kept, longer than 24h and than any hold; a request sent again"
         " later than that counts as a new one; without it they are kept for ever; needs the expiry worker",
+        high="36500d",
     )
     pool_size: int = setting(
         "10", whole, "most connections to PostgreSQL for calls; the expiry worker has up to three, the feed one", "1"
@@ -138,8 +148,10 @@ class Settings:
     statement_timeout: float = setting("5s", duration, "longest time one statement takes", "10ms")
     lock_timeout: float = setting("1s", duration, "longest wait for one row lock", "10ms")
     prepared_statements: bool = setting("true", switch, "false behind every connection pooler that pools transactions")
-    lanes: int = setting("1", whole, "batches of one operation that may be under way at once", "1")
-    batch_size: int = setting("256", whole, "most requests one statement carries; long orders count for more", "1")
+    lanes: int = setting("1", whole, "batches of one operation that may be under way at once", "1", "1000")
+    batch_size: int = setting(
+        "256", whole, "most requests one statement carries; long orders count for more", "1", "10000"
+    )
     gather_pause: float = setting(
         "1ms", duration, "between two batches the next one grows for as long as each such pause brings another request"
     )
@@ -167,13 +179,14 @@ class Settings:
     )
     startup_timeout: float = setting("30s", duration, "longest wait for PostgreSQL at start-up", "0s")
     shutdown_grace: float = setting("10s", duration, "longest time that requests in flight get after SIGTERM", "0s")
-    max_message_bytes: int = setting("4194304", whole, "largest request accepted", "1024")
+    max_message_bytes: int = setting("4194304", whole, "largest request accepted", "1024", "1073741824")
     max_concurrent_streams: int = setting("1000", whole, "most requests in flight on one connection", "1")
     max_connection_age: float | None = setting(
         "",
         duration,
         "life of a connection, after which its caller makes another; without it there is no end to it",
         "1s",
+        "24d",
     )
     max_connection_age_grace: float = setting(
         "1m",
@@ -196,8 +209,6 @@ class Settings:
             raise SettingsError("INVENTORY_TLS_CERT and INVENTORY_TLS_KEY go together: set both or neither.")
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise SettingsError("INVENTORY_TLS_CLIENT_CA needs INVENTORY_TLS_CERT and INVENTORY_TLS_KEY.")
-        if self.reservation_ttl > _TTL_SECONDS_MAX:
-            raise SettingsError("INVENTORY_RESERVATION_TTL must be at most 24h.")
         if self.retention is not None and self.retention <= max(_TTL_SECONDS_MAX, self.max_hold):
             raise SettingsError("INVENTORY_RETENTION must be longer than any hold: than 24h and INVENTORY_MAX_HOLD.")
         if self.lock_timeout > self.statement_timeout:
@@ -231,6 +242,8 @@ def _read(name: str, text: str, metadata: Mapping[str, Any]) -> Any:
         raise SettingsError(f"{name} {mistake}, not {text!r}.") from None
     if metadata["low"] and value < metadata["read"](metadata["low"]):
         raise SettingsError(f"{name} must be at least {metadata['low']}, not {text!r}.")
+    if metadata["high"] and value > metadata["read"](metadata["high"]):
+        raise SettingsError(f"{name} must be at most {metadata['high']}, not {text!r}.")
     return value
 
 

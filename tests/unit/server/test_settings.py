@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from inventory_server.metrics.page import DESCRIPTOR
-from inventory_server.settings import PREFIX, Settings, SettingsError, describe
+from inventory_server.settings import PREFIX, Settings, SettingsError, describe, duration, whole
 from inventory_server.supervisor import PARENT
 
 
@@ -29,7 +29,7 @@ def test_an_empty_variable_counts_as_not_set() -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("250ms", 0.25), ("30s", 30), ("10m", 600), ("1h30m", 5400), ("2d", 172800), ("1.5s", 1.5), (" 1m0s500ms ", 60.5)],
+    [("250ms", 0.25), ("30s", 30), ("10m", 600), ("1h30m", 5400), ("1d", 86400), ("1.5s", 1.5), (" 1m0s500ms ", 60.5)],
 )
 def test_durations_are_written_as_people_write_them(text: str, seconds: float) -> None:
     assert read(shutdown_grace=text).shutdown_grace == pytest.approx(seconds)
@@ -82,6 +82,13 @@ def test_what_is_no_address_is_told(text: str) -> None:
         ("redis_timeout", "0s", "must be at least 1ms, not '0s'"),
         ("health_interval", "9ms", "must be at least 10ms, not '9ms'"),
         ("max_connection_age", "500ms", "must be at least 1s, not '500ms'"),
+        ("reservation_ttl", "1441m", "must be at most 24h, not '1441m'"),
+        ("statement_timeout", "30d", "must be at most 24h, not '30d'"),
+        ("retention", "999999999999d", "must be at most 36500d, not '999999999999d'"),
+        ("max_connection_age", "25d", "must be at most 24d, not '25d'"),
+        ("expiry_batch_size", "9999999999", "must be at most 10000, not '9999999999'"),
+        ("max_message_bytes", "99999999999", "must be at most 1073741824, not '99999999999'"),
+        ("max_concurrent_streams", "1000001", "must be at most 1000000, not '1000001'"),
     ],
 )
 def test_a_mistake_is_one_sentence_that_names_the_variable(name: str, text: str, sentence: str) -> None:
@@ -91,6 +98,19 @@ def test_a_mistake_is_one_sentence_that_names_the_variable(name: str, text: str,
     assert told.startswith(f"{PREFIX}{name.upper()} {sentence}")
     assert told.count(".") == 1
     assert "\n" not in told
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(Settings), ids=lambda field: field.name)
+def test_every_number_and_duration_has_an_end_that_may_be_reached(field: dataclasses.Field[object]) -> None:
+    if field.metadata["read"] not in {duration, whole}:
+        return
+    most = {field.name: field.metadata["high"]}
+    if field.name == "lock_timeout":
+        most["statement_timeout"] = field.metadata["high"]
+    assert getattr(read(**most), field.name) == field.metadata["read"](field.metadata["high"])
+    for beyond in ("9" * 12, "9" * 12 + "d"):
+        with pytest.raises(SettingsError, match=r"must be (at most|a whole|a duration)"):
+            read(**{field.name: beyond})
 
 
 @pytest.mark.parametrize(
