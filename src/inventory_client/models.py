@@ -78,7 +78,8 @@ class Stock:
 
     `available_quantity` can be reserved now, `reserved_quantity` is held by reservations that are RESERVED, or have
     expired and are not tidied up yet: who asks for more than is available gets units of those.
-    `version` counts the changes of the record, from 1 for its creation.
+    `version` counts the movements of its ledger, from 1 for its creation, also those that give a hold more time;
+    `updated_at` is when the last one took place.
     """
 
     product_id: str

@@ -476,14 +476,14 @@ class Stock(_message.Message):
     reserved_quantity: _builtins.int
     """Units held by reservations that are RESERVED, or have expired and are not tidied up yet."""
     version: _builtins.int
-    """Counts the changes of this record, from 1 for its creation."""
+    """Counts the movements of this record's ledger, from 1 for its creation; one that gives a hold more time is one, too."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When the record was created."""
 
     @_builtins.property
     def updated_at(self) -> _timestamp_pb2.Timestamp:
-        """When a balance last changed."""
+        """When the version last changed."""
 
     def __init__(
         self,
@@ -540,7 +540,7 @@ class Reservation(_message.Message):
 
     @_builtins.property
     def updated_at(self) -> _timestamp_pb2.Timestamp:
-        """When the hold last changed."""
+        """When the hold last changed. One that has expired did at `expires_at`, and once it is tidied up, when that was done."""
 
     def __init__(
         self,
