@@ -1310,7 +1310,7 @@ class BatchReserveStockRequest(_message.Message):
     ITEMS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReserveStockRequest]:
-        """1 to 1 000 requests; `wait` has no effect here."""
+        """1 to 1 000 requests; `wait` is checked, but nobody waits here."""
 
     def __init__(
         self,

@@ -306,7 +306,7 @@ class InventoryServiceServicer:
 
     def ListReservations(self, request, context):
         """Lists the holds of an order or of a product in the order of their ids.
-        Errors: VALIDATION_ERROR.
+        Errors: INVALID_ORDER_ID, INVALID_PRODUCT_ID, VALIDATION_ERROR.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -331,7 +331,7 @@ class InventoryServiceServicer:
 
     def WatchStock(self, request, context):
         """Streams every change from now on, or from a resume token on without a gap or a repeat.
-        Errors: VALIDATION_ERROR, OVERLOADED where the caller reads too slowly.
+        Errors: INVALID_PRODUCT_ID, VALIDATION_ERROR, OVERLOADED where the caller reads too slowly.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

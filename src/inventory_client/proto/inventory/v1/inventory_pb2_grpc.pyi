@@ -129,7 +129,7 @@ class InventoryServiceStub:
     """
     ListReservations: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.ListReservationsRequest, _inventory_pb2.ListReservationsResponse]
     """Lists the holds of an order or of a product in the order of their ids.
-    Errors: VALIDATION_ERROR.
+    Errors: INVALID_ORDER_ID, INVALID_PRODUCT_ID, VALIDATION_ERROR.
     """
     ListMovements: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.ListMovementsRequest, _inventory_pb2.ListMovementsResponse]
     """Lists the ledger of one product, newest first.
@@ -142,7 +142,7 @@ class InventoryServiceStub:
     """
     WatchStock: _grpc.UnaryStreamMultiCallable[_inventory_pb2.WatchStockRequest, _inventory_pb2.WatchStockResponse]
     """Streams every change from now on, or from a resume token on without a gap or a repeat.
-    Errors: VALIDATION_ERROR, OVERLOADED where the caller reads too slowly.
+    Errors: INVALID_PRODUCT_ID, VALIDATION_ERROR, OVERLOADED where the caller reads too slowly.
     """
 
 @_typing.type_check_only
@@ -240,7 +240,7 @@ class InventoryServiceAsyncStub(InventoryServiceStub):
     """
     ListReservations: _aio.UnaryUnaryMultiCallable[_inventory_pb2.ListReservationsRequest, _inventory_pb2.ListReservationsResponse]  # type: ignore[assignment]
     """Lists the holds of an order or of a product in the order of their ids.
-    Errors: VALIDATION_ERROR.
+    Errors: INVALID_ORDER_ID, INVALID_PRODUCT_ID, VALIDATION_ERROR.
     """
     ListMovements: _aio.UnaryUnaryMultiCallable[_inventory_pb2.ListMovementsRequest, _inventory_pb2.ListMovementsResponse]  # type: ignore[assignment]
     """Lists the ledger of one product, newest first.
@@ -253,7 +253,7 @@ class InventoryServiceAsyncStub(InventoryServiceStub):
     """
     WatchStock: _aio.UnaryStreamMultiCallable[_inventory_pb2.WatchStockRequest, _inventory_pb2.WatchStockResponse]  # type: ignore[assignment]
     """Streams every change from now on, or from a resume token on without a gap or a repeat.
-    Errors: VALIDATION_ERROR, OVERLOADED where the caller reads too slowly.
+    Errors: INVALID_PRODUCT_ID, VALIDATION_ERROR, OVERLOADED where the caller reads too slowly.
     """
 
 class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -456,7 +456,7 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inventory_pb2.ListReservationsResponse, _abc.Awaitable[_inventory_pb2.ListReservationsResponse]]:
         """Lists the holds of an order or of a product in the order of their ids.
-        Errors: VALIDATION_ERROR.
+        Errors: INVALID_ORDER_ID, INVALID_PRODUCT_ID, VALIDATION_ERROR.
         """
 
     @_abc_1.abstractmethod
@@ -487,7 +487,7 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_inventory_pb2.WatchStockResponse], _abc.AsyncIterator[_inventory_pb2.WatchStockResponse]]:
         """Streams every change from now on, or from a resume token on without a gap or a repeat.
-        Errors: VALIDATION_ERROR, OVERLOADED where the caller reads too slowly.
+        Errors: INVALID_PRODUCT_ID, VALIDATION_ERROR, OVERLOADED where the caller reads too slowly.
         """
 
 def add_InventoryServiceServicer_to_server(servicer: InventoryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
