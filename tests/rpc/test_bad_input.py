@@ -62,6 +62,7 @@ def product_id(stub: InventoryServiceStub) -> str:
         "a\x7fb",
         "a\u0085b",  # the second set of control characters
         "\x1b[31mred",
+        "a\u2028b",
     ],
 )
 def test_a_text_that_is_too_long_or_has_control_characters_is_refused_everywhere(

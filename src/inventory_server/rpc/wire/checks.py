@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 
     from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# The last two end lines and paragraphs, wherever a text is shown or logged.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# What shows nothing: spaces, the empty pattern of Braille, and what Unicode calls Default_Ignorable_Code_Point.
+_INVISIBLE = re.compile(
+    r"[\s\u2800\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    r"\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]+"
+)
 _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
 
 
@@ -36,7 +42,7 @@ class Checks:
         self._violations.append(Violation(field, description, reason))
 
     def identifier(self, field: str, text: str, reason: str) -> None:
-        if not text or text.isspace():
+        if not text or text.isspace() or (not text.isascii() and _INVISIBLE.fullmatch(text)):
             self.bad(field, "must not be blank" if text else "is missing", reason)
         elif len(text) > ID_LENGTH_MAX or not text.isprintable():
             self.text(field, text)

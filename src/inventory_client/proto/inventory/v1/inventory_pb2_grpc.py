@@ -28,8 +28,9 @@ if _version_not_supported:
 class InventoryServiceStub:
     """Reserves, settles and counts the stock of a shop.
 
-    Ids are UTF-8, 1 to 255 characters, not blank, without control characters. Quantities are 1 to 1 000 000 000 000 a
-    request. Every error is a `google.rpc.Status` with one `google.rpc.ErrorInfo`, whose reason is an `ErrorReason`.
+    Ids are UTF-8, 1 to 255 characters, not blank, which those are that show nothing at all, and without control characters
+    or separators of lines and paragraphs. Quantities are 1 to 1 000 000 000 000 a request. Every error is a
+    `google.rpc.Status` with one `google.rpc.ErrorInfo`, whose reason is an `ErrorReason`.
     """
 
     def __init__(self, channel):
@@ -148,8 +149,9 @@ class InventoryServiceStub:
 class InventoryServiceServicer:
     """Reserves, settles and counts the stock of a shop.
 
-    Ids are UTF-8, 1 to 255 characters, not blank, without control characters. Quantities are 1 to 1 000 000 000 000 a
-    request. Every error is a `google.rpc.Status` with one `google.rpc.ErrorInfo`, whose reason is an `ErrorReason`.
+    Ids are UTF-8, 1 to 255 characters, not blank, which those are that show nothing at all, and without control characters
+    or separators of lines and paragraphs. Quantities are 1 to 1 000 000 000 000 a request. Every error is a
+    `google.rpc.Status` with one `google.rpc.ErrorInfo`, whose reason is an `ErrorReason`.
     """
 
     def InitializeStock(self, request, context):
@@ -456,8 +458,9 @@ def add_InventoryServiceServicer_to_server(servicer, server):
 class InventoryService:
     """Reserves, settles and counts the stock of a shop.
 
-    Ids are UTF-8, 1 to 255 characters, not blank, without control characters. Quantities are 1 to 1 000 000 000 000 a
-    request. Every error is a `google.rpc.Status` with one `google.rpc.ErrorInfo`, whose reason is an `ErrorReason`.
+    Ids are UTF-8, 1 to 255 characters, not blank, which those are that show nothing at all, and without control characters
+    or separators of lines and paragraphs. Quantities are 1 to 1 000 000 000 000 a request. Every error is a
+    `google.rpc.Status` with one `google.rpc.ErrorInfo`, whose reason is an `ErrorReason`.
     """
 
     @staticmethod

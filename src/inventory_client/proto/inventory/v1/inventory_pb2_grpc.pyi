@@ -35,8 +35,9 @@ GRPC_VERSION: str
 class InventoryServiceStub:
     """Reserves, settles and counts the stock of a shop.
 
-    Ids are UTF-8, 1 to 255 characters, not blank, without control characters. Quantities are 1 to 1 000 000 000 000 a
-    request. Every error is a `google.rpc.Status` with one `google.rpc.ErrorInfo`, whose reason is an `ErrorReason`.
+    Ids are UTF-8, 1 to 255 characters, not blank, which those are that show nothing at all, and without control characters
+    or separators of lines and paragraphs. Quantities are 1 to 1 000 000 000 000 a request. Every error is a
+    `google.rpc.Status` with one `google.rpc.ErrorInfo`, whose reason is an `ErrorReason`.
     """
 
     @_typing.overload
@@ -149,8 +150,9 @@ class InventoryServiceStub:
 class InventoryServiceAsyncStub(InventoryServiceStub):
     """Reserves, settles and counts the stock of a shop.
 
-    Ids are UTF-8, 1 to 255 characters, not blank, without control characters. Quantities are 1 to 1 000 000 000 000 a
-    request. Every error is a `google.rpc.Status` with one `google.rpc.ErrorInfo`, whose reason is an `ErrorReason`.
+    Ids are UTF-8, 1 to 255 characters, not blank, which those are that show nothing at all, and without control characters
+    or separators of lines and paragraphs. Quantities are 1 to 1 000 000 000 000 a request. Every error is a
+    `google.rpc.Status` with one `google.rpc.ErrorInfo`, whose reason is an `ErrorReason`.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -259,8 +261,9 @@ class InventoryServiceAsyncStub(InventoryServiceStub):
 class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
     """Reserves, settles and counts the stock of a shop.
 
-    Ids are UTF-8, 1 to 255 characters, not blank, without control characters. Quantities are 1 to 1 000 000 000 000 a
-    request. Every error is a `google.rpc.Status` with one `google.rpc.ErrorInfo`, whose reason is an `ErrorReason`.
+    Ids are UTF-8, 1 to 255 characters, not blank, which those are that show nothing at all, and without control characters
+    or separators of lines and paragraphs. Quantities are 1 to 1 000 000 000 000 a request. Every error is a
+    `google.rpc.Status` with one `google.rpc.ErrorInfo`, whose reason is an `ErrorReason`.
     """
 
     @_abc_1.abstractmethod
