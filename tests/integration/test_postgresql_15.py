@@ -65,6 +65,7 @@ def test_migrations_and_every_function_run(postgres_15: str, serve: Serve) -> No
     assert audit.run(Settings(database_url=postgres_15)) == 0
     with psycopg.connect(postgres_15) as connection:
         connection.execute(query("retain"), ("", 0, 100, 100)).fetchall()
+        connection.execute("SELECT inventory_audit_totals_v1('of half a million movements')").fetchall()
     # Sessions tell of their calls now and then, and when they end.
     eventually(lambda: not_called(postgres_15) == _INLINED, otherwise=lambda: str(not_called(postgres_15)))
 

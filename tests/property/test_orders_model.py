@@ -122,12 +122,11 @@ class Model:
             self.end(hold, ending)
 
     def made_again(self, gone: Hold) -> bool:
-        return any(
-            (hold.order, hold.product) == (gone.order, gone.product)
-            and hold.made > gone.made
-            and hold.status in {"RESERVED", "DEDUCTED"}
-            for hold in self.holds.values()
-        )
+        """Tell whether later holds took as many units as expired with this one, or any where it was given back."""
+        alike = [hold for hold in self.holds.values() if (hold.order, hold.product) == (gone.order, gone.product)]
+        kept = sum(h.quantity for h in alike if h.made > gone.made and h.status in {"RESERVED", "DEDUCTED"})
+        lost = sum(h.quantity for h in alike if h.made == gone.made and h.status in {"EXPIRED", "REQUESTED"})
+        return kept >= (1 if gone.status == "REQUESTED" else lost)
 
     def extend(self, key: str) -> None:
         if self.holds[key].status != "RESERVED":
