@@ -138,7 +138,7 @@ class Bare:
         reservation_id = str(uuid7())
         product, order, made = f'{{"{request.product_id}"}}', f'{{"{request.order_id}"}}', f"{{{reservation_id}}}"
         ttl = f"{{{TTL // dt.timedelta(microseconds=1)}}}"
-        values = (product, "{1}", "{1}", order, f"{{{request.quantity}}}", ttl, "{f}", made, made, "{0}")
+        values = (product, "{1}", "{1}", order, f"{{{request.quantity}}}", ttl, "{f}", made, made, "{0}", False)
         await self._cursor.execute(RESERVE, values)
         ((outcome, _, _, created_us, ttl_us),) = await self._cursor.fetchall()
         if outcome != "RESERVED":

@@ -51,7 +51,7 @@ def pages(shop: Ledgers, name: str, values: Sequence[Any]) -> int:
 
 def one_more() -> tuple[object, ...]:
     hold = uuid4()
-    return (["hot"], [1], [1], ["order"], [1], [HOUR_US], [True], [hold], [hold], [0])
+    return (["hot"], [1], [1], ["order"], [1], [HOUR_US], [True], [hold], [hold], [0], False)
 
 
 @pytest.mark.parametrize(("name", "values"), [("expire", (200,)), ("overdue", ())])
