@@ -52,7 +52,7 @@ def selling(database_url: str) -> Iterator[None]:
                 ids = [str(uuid4()) for _ in range(BATCH)]
                 orders = list(range(1, BATCH + 1))
                 told = (["sale"] * BATCH, [1] * BATCH, [HOUR_US] * BATCH, [True] * BATCH, ids, ids, [0] * BATCH)
-                seller.run(query("reserve"), (["hot"], orders, [1] * BATCH, *told))
+                seller.run(query("reserve"), (["hot"], orders, [1] * BATCH, *told, False))
 
     sellers = [threading.Thread(target=sell) for _ in range(SELLERS)]
     for seller in sellers:

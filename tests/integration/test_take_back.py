@@ -53,6 +53,7 @@ class Shop(Ledgers):
                 ids,
                 ids,
                 [0] * len(products),
+                False,
             ),
         )
         return [row[:3] for row in rows]
