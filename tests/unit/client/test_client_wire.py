@@ -268,7 +268,8 @@ def test_cancelling_a_task_cancels_its_call(peer: Peer, make_status: MakeStatus)
 )
 def test_the_two_clients_have_the_same_methods_with_the_same_arguments(ours: type, theirs: type) -> None:
     def methods(cls: type) -> dict[str, list[str]]:
-        public = {name: value for name, value in vars(cls).items() if callable(value) and not name.startswith("_")}
+        everything = {name: getattr(cls, name) for name in dir(cls) if not name.startswith("_")}
+        public = {name: value for name, value in everything.items() if callable(value)}
         return {
             name: [str(each) for each in inspect.signature(value).parameters.values()] for name, value in public.items()
         }
