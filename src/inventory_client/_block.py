@@ -13,7 +13,7 @@ from inventory_client.errors import (
     ReservationAlreadyReleased,
     UnexpectedError,
 )
-from inventory_client.models import ReservationStatus, new_request_id
+from inventory_client.models import ReservationStatus, derived_request_id
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -64,10 +64,14 @@ async def async_block(held: A) -> AsyncIterator[A]:
 
 
 class Deduct:
-    """A deduct that may be made again under its one request id; `unknown` tells whether it may have taken place."""
+    """A deduct that may be made again under its one request id; `unknown` tells whether it may have taken place.
 
-    def __init__(self) -> None:
-        self.request_id = new_request_id()
+    The id derives from the request that made the hold: a process that takes over from one that died in its block
+    repeats that one's deduct, and is answered, where another id would be told that the hold is sold.
+    """
+
+    def __init__(self, origin: str) -> None:
+        self.request_id = derived_request_id(origin, "deduct")
         self.unknown = False
 
     @contextmanager

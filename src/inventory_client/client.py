@@ -15,6 +15,7 @@ from inventory_client._block import block, still_reserved
 from inventory_client._operations import Operations
 from inventory_client._watching import Watching
 from inventory_client.hold import Hold
+from inventory_client.models import new_request_id
 from inventory_client.order_hold import OrderHold
 from inventory_client.proto.inventory.v1.inventory_pb2_grpc import InventoryServiceStub
 from inventory_client.watch import StockWatch
@@ -121,6 +122,8 @@ class InventoryClient(Operations):
 
         With a `request_id` of yours the reserve may be a repetition, which answers what the first one did. Therefore
         the hold is read, too: one that is over raises ReservationAlreadyDeducted or ReservationAlreadyReleased here.
+        Deduct and release have ids that derive from the hold's: a process that does the same work once more, as after
+        a message that came twice, repeats them, and its `hold.deduct()` succeeds where the first one has just sold.
 
         Once a deduct was attempted whose outcome is unknown (see `InventoryError.outcome_unknown`), an exception
         releases nothing: the customer may have paid, and the units may be sold. That is logged as a warning with the
@@ -149,10 +152,11 @@ class InventoryClient(Operations):
 
         The block decides about the order as a whole, so it also ends holds that the order has from elsewhere.
         """
-        held = self.reserve_order(order_id, lines, ttl=ttl, wait=wait, request_id=request_id, timeout=timeout)
+        used_id = str(request_id or new_request_id())
+        held = self.reserve_order(order_id, lines, ttl=ttl, wait=wait, request_id=used_id, timeout=timeout)
         if request_id:
             held = tuple(still_reserved(self.get_reservation(each.reservation_id, timeout=timeout)) for each in held)
-        with block(OrderHold(self, order_id, held)) as hold:
+        with block(OrderHold(self, order_id, used_id, held)) as hold:
             yield hold
 
     def _run(self, call: Call[T], timeout: float | None) -> T:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from inventory_client._block import ABANDON_TIMEOUT_SECONDS, Deduct, log_kept, log_not_released
 from inventory_client.errors import ReservationAlreadyDeducted, ReservationAlreadyReleased
-from inventory_client.models import ReservationStatus, new_request_id
+from inventory_client.models import ReservationStatus, derived_request_id
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -26,8 +26,8 @@ class Hold:
     def __init__(self, client: InventoryClient, reservation: Reservation) -> None:
         self.reservation = reservation
         self._client = client
-        self._deduct = Deduct()
-        self._release_id = new_request_id()
+        self._deduct = Deduct(reservation.reservation_id)
+        self._release_id = derived_request_id(reservation.reservation_id, "release")
 
     def deduct(self, *, timeout: float | None = None) -> Reservation:
         """Sell the hold. ReservationAlreadyReleased says that it has expired or was given back."""
@@ -72,8 +72,8 @@ class AsyncHold:
     def __init__(self, client: AsyncInventoryClient, reservation: Reservation) -> None:
         self.reservation = reservation
         self._client = client
-        self._deduct = Deduct()
-        self._release_id = new_request_id()
+        self._deduct = Deduct(reservation.reservation_id)
+        self._release_id = derived_request_id(reservation.reservation_id, "release")
 
     async def deduct(self, *, timeout: float | None = None) -> Reservation:
         """Sell the hold. ReservationAlreadyReleased says that it has expired or was given back."""

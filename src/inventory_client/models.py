@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from uuid import NAMESPACE_OID, UUID, uuid5
 
 import uuid_utils
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime, timedelta
-    from uuid import UUID
 
 T = TypeVar("T")
+
+# what follows the time in a UUIDv7
+_TIMELESS_BITS = 80
 
 
 class ReservationStatus(StrEnum):
@@ -70,6 +73,19 @@ class AdjustmentReason(StrEnum):
 def new_request_id() -> str:
     """Make a UUIDv7: ids that follow one another in time lie together in the server's indexes."""
     return str(uuid_utils.uuid7())
+
+
+def derived_request_id(origin: str, purpose: str) -> str:
+    """Make the id of a request that follows from another one: whoever repeats the one repeats the other, too.
+
+    It begins as its origin does, with the time, so that both lie together in the server's indexes.
+    """
+    try:
+        base = UUID(origin)
+    except ValueError:  # no id that a server of today would take or give
+        base = uuid5(NAMESPACE_OID, origin)
+    rest = uuid5(base, purpose).int & ((1 << _TIMELESS_BITS) - 1)
+    return str(UUID(int=base.int >> _TIMELESS_BITS << _TIMELESS_BITS | rest))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from inventory_client._block import ABANDON_TIMEOUT_SECONDS, Deduct, log_kept, log_not_released
 from inventory_client.errors import ReservationAlreadyDeducted, ReservationAlreadyReleased
-from inventory_client.models import ReservationStatus, new_request_id
+from inventory_client.models import ReservationStatus, derived_request_id
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -24,12 +24,14 @@ class OrderHold:
     repeats the same request.
     """
 
-    def __init__(self, client: InventoryClient, order_id: str, reservations: tuple[Reservation, ...]) -> None:
+    def __init__(
+        self, client: InventoryClient, order_id: str, request_id: str, reservations: tuple[Reservation, ...]
+    ) -> None:
         self.order_id = order_id
         self.reservations = reservations
         self._client = client
-        self._deduct = Deduct()
-        self._release_id = new_request_id()
+        self._deduct = Deduct(request_id)
+        self._release_id = derived_request_id(request_id, "release")
 
     def deduct(self, *, skip_released: bool = False, timeout: float | None = None) -> tuple[Reservation, ...]:
         """Sell the order. ReservationAlreadyReleased says that one of its holds has expired or was given back.
@@ -74,12 +76,14 @@ class AsyncOrderHold:
     repeats the same request.
     """
 
-    def __init__(self, client: AsyncInventoryClient, order_id: str, reservations: tuple[Reservation, ...]) -> None:
+    def __init__(
+        self, client: AsyncInventoryClient, order_id: str, request_id: str, reservations: tuple[Reservation, ...]
+    ) -> None:
         self.order_id = order_id
         self.reservations = reservations
         self._client = client
-        self._deduct = Deduct()
-        self._release_id = new_request_id()
+        self._deduct = Deduct(request_id)
+        self._release_id = derived_request_id(request_id, "release")
 
     async def deduct(self, *, skip_released: bool = False, timeout: float | None = None) -> tuple[Reservation, ...]:
         """Sell the order. ReservationAlreadyReleased says that one of its holds has expired or was given back.

@@ -82,6 +82,15 @@ def test_a_hold_that_was_sold_or_given_back_is_not_entered_again(client: Invento
     assert balance(client, product_id) == (2, 0)
 
 
+def test_a_process_that_takes_over_from_another_repeats_its_deduct(client: InventoryClient) -> None:
+    product_id, request_id = stocked(client, 2), str(uuid4())
+    enter_again = partial(client.hold, product_id, "order", 2, ttl=LONG, request_id=request_id)
+    with enter_again() as first, enter_again() as second:
+        first.deduct()
+        assert second.deduct() == first.reservation
+    assert balance(client, product_id) == (0, 0)
+
+
 def test_an_order_id_makes_no_second_hold_the_same_and_a_refusal_is_not_remembered(client: InventoryClient) -> None:
     product_id, order_id, request_id = stocked(client, 3), fresh("order"), str(uuid4())
     reserve = partial(client.reserve_stock, product_id, order_id, 2)

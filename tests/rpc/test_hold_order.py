@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -78,6 +79,15 @@ def test_a_cart_that_lost_a_line_since_its_last_attempt_is_sold_without_it(clien
             hold.deduct()
         assert [held.product_id for held in hold.deduct(skip_released=True)] == [lines[0][0]]
     assert balances(client, lines) == [(0, 0), (5, 0)]
+
+
+def test_a_process_that_takes_over_from_another_repeats_its_deduct(client: InventoryClient) -> None:
+    (order_id, lines), request_id = cart(client), str(uuid4())
+    enter_again = partial(client.hold_order, order_id, lines, ttl=LONG, request_id=request_id)
+    with enter_again() as first, enter_again() as second:
+        first.deduct()
+        assert second.deduct() == first.reservations
+    assert balances(client, lines) == [(0, 0), (2, 0)]
 
 
 def test_a_block_may_ask_for_more_time_for_its_order(client: InventoryClient) -> None:

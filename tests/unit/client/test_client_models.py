@@ -18,6 +18,7 @@ from inventory_client import (
     _calls,
     _values,
 )
+from inventory_client.models import derived_request_id, new_request_id
 from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
 
 NOON = datetime(2027, 3, 4, 12, 0, 0, 123456, tzinfo=UTC)
@@ -125,6 +126,19 @@ def test_a_request_id_is_made_up_as_a_uuid_of_version_7(given: str | None) -> No
     one, other = (_calls.add_stock("teapot", 1, "", given).request_id for _ in range(2))
     assert uuid.UUID(one).version == 7
     assert one != other
+
+
+@pytest.mark.parametrize("origin", ["01890a5d-ac96-774b-bcce-b302099a8057", str(uuid.uuid4()), "of a newer server"])
+def test_the_id_of_a_request_that_follows_is_the_same_each_time_and_for_nothing_else(origin: str) -> None:
+    derived = derived_request_id(origin, "deduct")
+    assert derived == derived_request_id(origin, "deduct")
+    assert len({origin, derived, derived_request_id(origin, "release"), derived_request_id("another", "deduct")}) == 4
+    assert str(uuid.UUID(derived)) == derived
+
+
+def test_the_id_of_a_request_that_follows_lies_near_its_origin_in_an_index() -> None:
+    origin = new_request_id()
+    assert derived_request_id(origin, "deduct")[:13] == origin[:13]
 
 
 def test_a_request_id_that_is_given_is_sent_as_text() -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     MakeStatus = Callable[..., Status]
 
+ORDERED = "01890a5d-ac96-774b-bcce-b302099a8057"
 LINES = [("teapot", 1), ("cup", 6)]
 
 
@@ -86,6 +87,19 @@ def test_an_order_that_expired_under_the_block_is_nothing_to_log(
     with pytest.raises(CardDeclinedError), client.hold_order("o-1", LINES):
         raise CardDeclinedError
     assert caplog.records == []
+
+
+def test_whoever_repeats_the_reserve_of_an_order_repeats_its_deduct_and_release(peer: Peer, client: Any) -> None:
+    read = [pb.GetReservationResponse(reservation=held) for held in RESERVED.reservations]
+    peer.script = [RESERVED, *read, RELEASED, DEDUCTED] * 2 + [RESERVED, RELEASED, DEDUCTED]
+    for request_id in (ORDERED, ORDERED, None):
+        with client.hold_order("o-1", LINES, request_id=request_id) as hold:
+            hold.release()
+            hold.deduct()
+    for rpc in ("ReleaseOrder", "DeductOrder"):
+        first, second, third = [seen.request.request_id for seen in peer.seen if seen.rpc == rpc]
+        assert first == second != third
+    assert len({seen.request.request_id for seen in peer.seen if hasattr(seen.request, "request_id")}) == 6
 
 
 def test_an_order_under_a_request_id_of_the_caller_is_read_hold_by_hold_before_the_block(
