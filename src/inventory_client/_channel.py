@@ -82,6 +82,9 @@ def options(config: ClientConfig) -> list[tuple[str, str | int]]:
         # own pause between connection attempts, from 1 s up to 2 min, would leave those retries nothing to find.
         "grpc.initial_reconnect_backoff_ms": 100,
         "grpc.max_reconnect_backoff_ms": 1000,
+        # A name is looked up anew when a connection is lost, but by default not for 30 s after the last time: once all
+        # pods had been replaced twice in that time, each call would go to addresses where nobody is any more.
+        "grpc.dns_min_time_between_resolutions_ms": 1000,
     }
     return list({**arguments, **config.channel_options}.items())
 

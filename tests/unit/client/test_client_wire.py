@@ -296,6 +296,10 @@ def test_channel_options_of_the_configuration_win() -> None:
     assert (options["grpc.keepalive_time_ms"], options["mine"]) == (1, "too")
 
 
+def test_a_name_is_looked_up_as_often_as_a_rollout_needs_it() -> None:
+    assert dict(_channel.options(ClientConfig()))["grpc.dns_min_time_between_resolutions_ms"] == 1000
+
+
 def test_a_target_wins_over_the_one_of_the_configuration() -> None:
     assert _channel.settle("here:1", ClientConfig(target="there:2", token="sesame")) == ClientConfig(
         target="here:1", token="sesame"
