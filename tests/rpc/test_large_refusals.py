@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from inventory_client.proto.inventory.v1.inventory_pb2_grpc import InventoryServiceStub
 
 ANSWER_BYTES_MAX = 6 * 1024
-LONGEST = "😀" * 255
 LEAST = -(2**63)
 # What a header carries as it is; all else takes three bytes each.
 _PLAIN = bytes(range(0x20, 0x7F)).replace(b"%", b"").decode()
@@ -79,16 +78,17 @@ def test_of_many_bad_fields_the_first_are_listed_and_the_rest_is_counted(
 
 
 def test_a_refusal_of_the_longest_ids_is_small_and_tells_them_whole(stub: InventoryServiceStub) -> None:
-    hold = pb.ReserveStockRequest(product_id=LONGEST, order_id=LONGEST, quantity=10**12)
-    stub.InitializeStock(pb.InitializeStockRequest(product_id=LONGEST, quantity=1))
+    longest = ("😀" * 200 + fresh("")).ljust(255, "😀")[-255:]  # nobody else's
+    hold = pb.ReserveStockRequest(product_id=longest, order_id=longest, quantity=10**12)
+    stub.InitializeStock(pb.InitializeStockRequest(product_id=longest, quantity=1))
     for kind, call in {
-        "order_id": lambda: stub.ReleaseOrder(pb.ReleaseOrderRequest(order_id=LONGEST)),
+        "order_id": lambda: stub.ReleaseOrder(pb.ReleaseOrderRequest(order_id=longest)),
         "product_id": lambda: stub.ReserveStock(hold),
     }.items():
         error = failure(call)
         assert size(error) < ANSWER_BYTES_MAX
-        assert detail(status_of(error), ErrorInfo).metadata[kind] == LONGEST
-        assert f" {LONGEST[:63]}… has " in str(error.details())
+        assert detail(status_of(error), ErrorInfo).metadata[kind] == longest
+        assert f" {longest[:63]}… has " in str(error.details())
 
 
 def test_every_client_can_read_of_forty_short_lines(stub: InventoryServiceStub) -> None:
