@@ -86,10 +86,12 @@ def _serve(settings: Settings) -> int:
 def _migrate(settings: Settings) -> int:
     with _extra():
         from inventory_server import app, logs  # noqa: PLC0415
+        from inventory_server.postgres import urls  # noqa: PLC0415
 
     logs.configure(settings)
     if settings.database_url is None:
         raise SettingsError("INVENTORY_DATABASE_URL must be set: the embedded PostgreSQL is migrated by serve.")
+    urls.check(settings.database_url)
     try:
         app.migrate_when_up(settings.database_url, settings.startup_timeout)
     except app.FAILURES as failure:

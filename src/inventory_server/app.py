@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 import grpc
 import psycopg
 
-from inventory_server.cache import ReservationCache
+from inventory_server.cache import ReservationCache, check_url
 from inventory_server.embedded import EmbeddedError, EmbeddedPostgres, EmbeddedRedis, kept
 from inventory_server.expiry import ExpiryThread
 from inventory_server.feed import Feed
 from inventory_server.inventory import Inventory
 from inventory_server.metrics import MetricsError, page
 from inventory_server.metrics.page import Page
+from inventory_server.postgres import urls
 from inventory_server.postgres.database import Database
 from inventory_server.postgres.feed import Alarm, FeedRepository
 from inventory_server.postgres.holds import HoldRepository
@@ -66,7 +67,7 @@ def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then drain and return."""
     page.adopt()
     # Before anything is started or changed: what is needed may be missing or wrong.
-    _require_embedded(settings)
+    _require_stores(settings)
     tokens = Tokens(settings.tokens_file) if settings.tokens_file is not None else None
     certificates = Certificates.of(settings)
     with _metrics(settings) as pages, _stores(settings) as (database_url, redis_url):
@@ -113,13 +114,17 @@ def _supervise(settings: Settings, database_url: str, redis_url: str, pages: lis
     Supervisor(pages, {**os.environ, **ours}, settings.shutdown_grace).run()
 
 
-def _require_embedded(settings: Settings) -> None:
-    """Make sure that what is not named can be started."""
+def _require_stores(settings: Settings) -> None:
+    """Make sure that what is named can be asked, and that what is not can be started."""
     try:
         if settings.database_url is None:
             EmbeddedPostgres.require()
+        else:
+            urls.check(settings.database_url)
         if settings.redis_url is None:
             EmbeddedRedis.require()
+        else:
+            check_url(settings.redis_url)
     except EmbeddedError as missing:
         raise SettingsError(str(missing)) from None
 

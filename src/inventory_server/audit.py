@@ -11,6 +11,7 @@ from psycopg import errors as pg
 from tqdm import tqdm
 
 from inventory_server.embedded import EmbeddedError, EmbeddedPostgres
+from inventory_server.postgres import urls
 from inventory_server.postgres.auditing import audit, connect, count_products
 
 if TYPE_CHECKING:
@@ -49,9 +50,12 @@ def run(settings: Settings) -> int:
 @contextlib.contextmanager
 def _database(settings: Settings) -> Iterator[str]:
     """Give the URL of what is audited: the embedded PostgreSQL, started if need be, where no other is named."""
+    if settings.database_url is not None:
+        urls.check(settings.database_url)
+        yield settings.database_url
+        return
     postgres = EmbeddedPostgres(settings.data_dir)
-    url = settings.database_url or postgres.running_url()
-    if url is not None:
+    if (url := postgres.running_url()) is not None:
         yield url
         return
     if not postgres.has_data:

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import orjson
-from redis.asyncio import Redis
+from redis.asyncio import ConnectionPool, Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from inventory_server.domain import Replayed, Reservation, ReservationStatus
 from inventory_server.metrics import Counter
+from inventory_server.settings import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Mapping, Sequence
@@ -53,6 +56,27 @@ end
 _GATHER_SECONDS = 0.1
 # Redis does nothing else during a command, so it gets this many changes at once.
 _CHANGES_MAX = 500
+
+
+def check_url(url: str) -> None:
+    """Raise SettingsError, which shows nothing of the URL and its password, unless Redis could be asked there."""
+    if url.startswith("none:"):
+        return
+    try:
+        parts = urlsplit(url)
+        # Where a password is not escaped, its rest is taken for a port, a database or a fragment, or left out.
+        clear = not parts.fragment and "@" not in parts.query
+        clear = clear and (parts.scheme == "unix" or re.fullmatch(r"/?[0-9]*", parts.path) is not None)
+        # It reads all of it, and does not connect.
+        ConnectionPool.from_url(url).make_connection()  # type: ignore[no-untyped-call]
+    except (ValueError, TypeError, RedisError):
+        clear = False
+    if not clear:
+        raise SettingsError(
+            "INVENTORY_REDIS_URL is not redis://[user[:password]@]host[:port][/number][?options], rediss:// or unix://"
+            " with options that redis-py knows; in user and password @, :, /, # and ? are written as %40, %3A, %2F, %23"
+            " and %3F."
+        )
 
 
 class ReservationCache:

@@ -239,7 +239,9 @@ def _read(name: str, text: str, metadata: Mapping[str, Any]) -> Any:
     try:
         value = metadata["read"](text)
     except ValueError as mistake:
-        raise SettingsError(f"{name} {mistake}, not {text!r}.") from None
+        # A URL may hold a password, and is not shown however wrong it is.
+        shown = "" if name.endswith("_URL") else f", not {text!r}"
+        raise SettingsError(f"{name} {mistake}{shown}.") from None
     if metadata["low"] and value < metadata["read"](metadata["low"]):
         raise SettingsError(f"{name} must be at least {metadata['low']}, not {text!r}.")
     if metadata["high"] and value > metadata["read"](metadata["high"]):

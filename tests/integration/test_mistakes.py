@@ -175,6 +175,40 @@ def test_a_misspelt_setting_is_told(files: Path) -> None:
     assert not (files / "data").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("database_url", "postgresql+psycopg://inv:hunter2@db/inv"),
+        ("database_url", "postgresql://inv:hunter%zz2@db/inv"),
+        ("database_url", "postgresql://inv:hunter/2@db/inv"),
+        ("database_url", "postgresql://inv:5432/hunter2@db/inv"),
+        ("database_url", "postgresql://inv:p@hunter2@db/inv"),
+        ("database_url", "postgresql://inv:hunter2@db:hunter/inv"),
+        ("database_url", "postgresql://inv:hunter2@db/inv?nonsense=hunter2"),
+        ("redis_url", "valkey://:hunter2@cache"),
+        ("redis_url", "redis://:hunter#2@cache"),
+        ("redis_url", "redis://:6379#hunter2@cache"),
+        ("redis_url", "redis://:hunter/2@cache"),
+        ("redis_url", "redis://:6379/hunter2@cache"),
+        ("redis_url", "redis://:6379?hunter2@cache"),
+        ("redis_url", "redis://:hunter2@cache:hunter"),
+        ("redis_url", "redis://:hunter2@cache?nonsense=hunter2"),
+    ],
+)
+def test_a_url_that_is_wrong_is_told_without_the_password_in_it(files: Path, name: str, url: str) -> None:
+    told = refused(serve(data_dir=files / "data", **{name: url}))
+    assert told.startswith(f"INVENTORY_{name.upper()} ")
+    assert "hunter" not in told
+    assert "inv:" not in told
+    assert not (files / "data").exists()
+
+
+@pytest.mark.parametrize("command", ["migrate", "audit"])
+def test_every_command_that_needs_the_database_tells_that_its_url_is_wrong(command: str) -> None:
+    done = without(command=command, database_url="postgresql://inv:hunter%zz2@db/inv")
+    assert refused(done).startswith("INVENTORY_DATABASE_URL is no URL of PostgreSQL (invalid percent-encoded token);")
+
+
 @pytest.fixture
 def secured(keys: Path, database_url: str) -> Iterator[str]:
     """The address of a server that asks callers for certificate and token."""
