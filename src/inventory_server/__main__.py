@@ -8,6 +8,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from inventory_server import stopping
 from inventory_server.settings import Settings, SettingsError, describe
 
 if TYPE_CHECKING:
@@ -23,12 +24,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Exit status 0 is success, 1 a failure, 2 a mistake in the command or the environment, 3 an audit without a result.
     """
-    command: Callable[[Settings], int] = _parser().parse_args(arguments).command
+    parsed = _parser().parse_args(arguments)
+    command: Callable[[Settings], int] = parsed.command
+    stopping.listen()
     try:
         return command(Settings.from_environment(os.environ))
     except SettingsError as mistake:
         print(f"inventory-server: {mistake}", file=sys.stderr)
         return _MISUSED
+    except stopping.Stopped:
+        print("inventory-server: stopped before it was done.", file=sys.stderr)
+        return int(parsed.when_stopped)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -39,17 +45,24 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for name, command, about in (
-        ("serve", _serve, "serve gRPC until SIGTERM"),
-        ("migrate", _migrate, "bring the schema of INVENTORY_DATABASE_URL up to date"),
+    for name, command, when_stopped, about in (
+        ("serve", _serve, 0, "serve gRPC until SIGTERM"),
+        ("migrate", _migrate, _FAILED, "bring the schema of INVENTORY_DATABASE_URL up to date"),
         (
             "audit",
             _audit,
+            _UNFINISHED,
             "prove that the books of INVENTORY_DATABASE_URL, else of INVENTORY_DATA_DIR, agree; exit status 1 if not",
         ),
-        ("healthcheck", _healthcheck, "ask the server on INVENTORY_LISTEN for its health; exit status 0 is SERVING"),
+        (
+            "healthcheck",
+            _healthcheck,
+            _FAILED,
+            "ask the server on INVENTORY_LISTEN for its health; exit status 0 is SERVING",
+        ),
     ):
-        commands.add_parser(name, help=about, description=about).set_defaults(command=command)
+        defaults = {"command": command, "when_stopped": when_stopped}
+        commands.add_parser(name, help=about, description=about).set_defaults(**defaults)
     return parser
 
 

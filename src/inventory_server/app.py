@@ -7,13 +7,13 @@ import contextlib
 import gc
 import logging
 import os
-import signal
 import time
 from typing import TYPE_CHECKING
 
 import grpc
 import psycopg
 
+from inventory_server import stopping
 from inventory_server.cache import ReservationCache, check_url
 from inventory_server.embedded import EmbeddedError, EmbeddedPostgres, EmbeddedRedis, kept
 from inventory_server.expiry import ExpiryThread
@@ -184,9 +184,8 @@ async def _serve(
     tokens: Tokens | None,
     certificates: Certificates | None,
 ) -> None:
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    stopping.on_signal(lambda: loop.call_soon_threadsafe(stop.set))
     database = Database(database_url, settings, size=settings.pool_size, name="rpc")
     cache = ReservationCache(redis_url, settings)
     health = Health(database, cache, settings.health_interval)
@@ -215,6 +214,7 @@ async def _serve(
             await boundary.drain(server, calls, settings.shutdown_grace)
             await feed.close()
     finally:
+        stopping.on_signal(lambda: None)  # it is under way
         await asyncio.to_thread(expiry.stop)
         await cache.close()
         await database.close()

@@ -15,6 +15,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from inventory_server import stopping
 from inventory_server.metrics import Counter
 from inventory_server.metrics.page import DESCRIPTOR
 
@@ -51,9 +52,8 @@ class Supervisor:
         self._stop = threading.Event()
 
     def run(self) -> None:
-        """Serve until SIGTERM or SIGINT. Call it from the main thread; WorkersFailedError ends it early."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._stop.set())
+        """Serve until told to stop. Call it from the main thread; WorkersFailedError ends it early."""
+        stopping.on_signal(self._stop.set)
         try:
             for worker in self._workers:
                 worker.start()

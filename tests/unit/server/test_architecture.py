@@ -34,7 +34,7 @@ HANDLER_LINES_MAX = 16
 # From the bottom to the top: a part imports itself and what stands below it. A new part needs its place here.
 TIERS = (
     {"domain", "reach"},
-    {"errors", "settings", "metrics", "embedded"},
+    {"errors", "settings", "stopping", "metrics", "embedded"},
     {"postgres", "supervisor", "logs"},
     {"cache", "attempts", "turns", "waiting"},
     {"batcher"},
