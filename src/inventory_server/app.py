@@ -30,10 +30,11 @@ from inventory_server.postgres.reading import ReadingRepository
 from inventory_server.postgres.stock import StockRepository
 from inventory_server.queries import Queries
 from inventory_server.rpc import boundary, reflection, reloading
+from inventory_server.rpc.addresses import ListenError, claimed, held
 from inventory_server.rpc.certificates import Certificates
 from inventory_server.rpc.feed_servicer import FeedServicer
 from inventory_server.rpc.health import HEALTH_SERVICE, Health
-from inventory_server.rpc.listening import ListenError, bind, build, offer_health
+from inventory_server.rpc.listening import bind, build, offer_health
 from inventory_server.rpc.orders_servicer import OrdersServicer
 from inventory_server.rpc.queries_servicer import QueriesServicer
 from inventory_server.rpc.servicer import InventoryServicer
@@ -111,7 +112,14 @@ def _supervise(settings: Settings, database_url: str, redis_url: str, pages: lis
         "INVENTORY_DATABASE_URL": database_url,
         "INVENTORY_REDIS_URL": redis_url,
     }
-    Supervisor(pages, {**os.environ, **ours}, settings.shutdown_grace).run()
+    with contextlib.ExitStack() as stack:
+        for address in _addresses(settings):
+            stack.enter_context(held(address, shared=settings.share_address))
+        Supervisor(pages, {**os.environ, **ours}, settings.shutdown_grace).run()
+
+
+def _addresses(settings: Settings) -> list[str]:
+    return [each for each in (settings.listen, settings.health_listen) if each is not None]
 
 
 def _require_stores(settings: Settings) -> None:
@@ -191,7 +199,7 @@ async def _serve(
     health = Health(database, cache, settings.health_interval)
     await database.open()
     try:
-        async with _listening(settings, certificates, health) as server:
+        async with _listening(settings, certificates, health) as (server, address):
             inventory, feed, servicers = operations(database, database_url, cache, settings)
             calls = boundary.register(server, servicers, tokens, metered=settings.metrics_listen is not None)
             await health.check()
@@ -204,7 +212,7 @@ async def _serve(
                 background.append(asyncio.create_task(sample(database, inventory, feed, calls)))
             if settings.expiry:
                 expiry.start()
-            log.info("serving on %s", settings.listen)
+            log.info("serving on %s", address)
             await stop.wait()
             log.info("draining for up to %.1f s", settings.shutdown_grace)
             for task in background:
@@ -254,21 +262,20 @@ def operations(
 @contextlib.asynccontextmanager
 async def _listening(
     settings: Settings, certificates: Certificates | None, health: Health
-) -> AsyncIterator[grpc.aio.Server]:
-    """Bind every address before anything is started; stop what is left at the end."""
+) -> AsyncIterator[tuple[grpc.aio.Server, str]]:
+    """Bind every address before anything is started, and give the main one; stop what is left at the end."""
     server = build(settings)
     offer_health(server, health)
     reflection.offer(server, (boundary.SERVICE, HEALTH_SERVICE))
-    bind(server, settings.listen, None if certificates is None else certificates.credentials())
-    servers = [server]
-    if settings.health_listen is not None:
-        probes = grpc.aio.server(options=[("grpc.so_reuseport", int(settings.share_address))])
-        offer_health(probes, health)
-        bind(probes, settings.health_listen)
-        await probes.start()
-        servers.append(probes)
-    try:
-        yield server
-    finally:
-        for each in servers:
-            await each.stop(None)
+    async with contextlib.AsyncExitStack() as stack:
+        for each in _addresses(settings):
+            stack.enter_context(claimed(each, shared=settings.share_address))
+        address = bind(server, settings.listen, None if certificates is None else certificates.credentials())
+        stack.push_async_callback(server.stop, None)
+        if settings.health_listen is not None:
+            probes = grpc.aio.server(options=[("grpc.so_reuseport", int(settings.share_address))])
+            offer_health(probes, health)
+            log.info("health alone on %s", bind(probes, settings.health_listen))
+            stack.push_async_callback(probes.stop, None)
+            await probes.start()
+        yield server, address

@@ -213,6 +213,10 @@ class Settings:
             raise SettingsError("INVENTORY_RETENTION must be longer than any hold: than 24h and INVENTORY_MAX_HOLD.")
         if self.lock_timeout > self.statement_timeout:
             raise SettingsError("INVENTORY_LOCK_TIMEOUT must not be longer than INVENTORY_STATEMENT_TIMEOUT.")
+        if self.health_listen == self.listen:
+            raise SettingsError("INVENTORY_HEALTH_LISTEN must be another address than INVENTORY_LISTEN.")
+        _check_shared("INVENTORY_LISTEN", self.listen, self)
+        _check_shared("INVENTORY_HEALTH_LISTEN", self.health_listen or "", self)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
@@ -225,6 +229,17 @@ class Settings:
             elif name.startswith(PREFIX) and text.strip():
                 _refuse_misspelling(name, fields)
         return cls(**values)
+
+
+def _check_shared(name: str, address: str, settings: Settings) -> None:
+    """Refuse an address that several processes cannot share where they are to."""
+    if address.startswith("unix:") and (settings.workers > 1 or settings.share_address):
+        raise SettingsError(
+            f"{name} must be host:port where INVENTORY_WORKERS or INVENTORY_SHARE_ADDRESS has processes share it:"
+            " a path belongs to one."
+        )
+    if address.endswith(":0") and settings.workers > 1:
+        raise SettingsError(f"{name} must name a port where INVENTORY_WORKERS have it in common, not 0.")
 
 
 def _refuse_misspelling(name: str, known: Iterable[str]) -> None:

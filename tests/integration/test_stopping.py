@@ -8,63 +8,20 @@ import shutil
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from tests.fixtures.commands import SECONDS_MAX, running
 from tests.fixtures.processes import children
 from tests.fixtures.waiting import eventually
 
-from inventory_server.embedded.process import OURSELVES, command_line, free_port, guarded
+from inventory_server.embedded.process import command_line
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-SECONDS_MAX = 20.0
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
 # Where a database is migrated, so that who comes second waits.
 LOCK = 9142205142015182
-
-
-class Command:
-    """A command under way, and what it has written."""
-
-    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
-        self.process = process
-        self._log = log
-
-    @property
-    def log(self) -> str:
-        return self._log.read_text()
-
-    def says(self, sentence: str) -> None:
-        eventually(lambda: sentence in self.log, within=SECONDS_MAX, otherwise=lambda: self.log)
-
-    def ended(self) -> tuple[int, str]:
-        """Give its exit status and its last line; there must be no traceback."""
-        status = self.process.wait(SECONDS_MAX)
-        assert "Traceback" not in self.log, self.log
-        return status, self.log.splitlines()[-1]
-
-
-@contextmanager
-def running(directory: Path, *command: str, before: tuple[str, ...] = (), **settings: object) -> Iterator[Command]:
-    others = {name: text for name, text in os.environ.items() if not name.startswith("INVENTORY_")}
-    told = {"listen": f"127.0.0.1:{free_port()}", "redis_url": "none://", **settings}
-    ours = {f"INVENTORY_{name.upper()}": str(value) for name, value in told.items()}
-    words = [*before, sys.executable, "-m", "inventory_server", *command]
-    log = directory / "log of the command"
-    with log.open("wb") as file:
-        guard = guarded(words, user=OURSELVES, directory=directory, death_signal=signal.SIGKILL)
-        process = subprocess.Popen(guard, env=others | ours, stdout=file, stderr=file)
-    try:
-        yield Command(process, log)
-    finally:
-        process.kill()
-        process.wait()
 
 
 STOPPED = "inventory-server: stopped before it was done."

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
@@ -136,7 +138,10 @@ def test_workers_stop_when_their_supervisor_is_killed(database_url: str, serve: 
         InventoryServiceStub(channel).GetStock(pb.GetStockRequest(product_id="any"), timeout=5)
 
 
-def test_workers_that_cannot_serve_end_the_supervisor_with_a_sentence(database_url: str, serve: Serve) -> None:
-    taken = serve(database_url)
-    with pytest.raises(RuntimeError, match="A worker could not serve"):
-        serve(database_url, workers=2, listen=taken.address)
+def test_workers_that_cannot_serve_end_the_supervisor_with_a_sentence() -> None:
+    code = (
+        "import os; from inventory_server.supervisor import Supervisor;"
+        " Supervisor([None, None], {**os.environ, 'INVENTORY_LANES': 'none'}, 1).run()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert "WorkersFailedError: A worker could not serve (exit status 2)." in done.stderr

@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 
+from inventory_server.rpc.addresses import ListenError
+
 if TYPE_CHECKING:
     from inventory_server.rpc.health import Health
     from inventory_server.settings import Settings
-
-
-class ListenError(Exception):
-    """An address cannot be served; the sentence says why."""
 
 
 def build(settings: Settings) -> grpc.aio.Server:
@@ -47,15 +45,16 @@ def _ageing(settings: Settings) -> list[tuple[str, int]]:
     ]
 
 
-def bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None = None) -> None:
-    """Listen on an address, with TLS where there are credentials."""
+def bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None = None) -> str:
+    """Listen on an address, with TLS where there are credentials, and give it with the port that was chosen for 0."""
     try:
         if credentials is None:
-            server.add_insecure_port(address)
+            port = server.add_insecure_port(address)
         else:
-            server.add_secure_port(address, credentials)
+            port = server.add_secure_port(address, credentials)
     except RuntimeError:
-        raise ListenError(f"Cannot listen on {address}: is it in use, or not an address of this machine?") from None
+        raise ListenError(address, "is it in use, or not an address of this machine?") from None
+    return f"{address.removesuffix(':0')}:{port}" if address.endswith(":0") else address
 
 
 def offer_health(server: grpc.aio.Server, health: Health) -> None:

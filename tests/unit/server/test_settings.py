@@ -185,6 +185,25 @@ def test_retention_outlasts_every_hold() -> None:
     assert read(retention="24h1s", max_hold="1h").retention == 86401
     with pytest.raises(SettingsError, match=r"^INVENTORY_RETENTION must be longer than any hold"):
         read(retention="7d", max_hold="7d")
+@pytest.mark.parametrize("name", ["listen", "health_listen"])
+@pytest.mark.parametrize("shared", [{"workers": "2"}, {"share_address": "true"}], ids=str)
+def test_several_processes_cannot_share_a_path(name: str, shared: dict[str, str]) -> None:
+    with pytest.raises(
+        SettingsError, match=f"^{PREFIX}{name.upper()} must be host:port where .* a path belongs to one"
+    ):
+        read(**{name: "unix:/run/inventory.sock"}, **shared)
+
+
+@pytest.mark.parametrize("name", ["listen", "health_listen"])
+def test_workers_need_a_port_to_have_in_common(name: str) -> None:
+    with pytest.raises(SettingsError, match=rf"^{PREFIX}{name.upper()} must name a port .*, not 0\.$"):
+        read(**{name: "127.0.0.1:0"}, workers="2")
+    assert getattr(read(**{name: "127.0.0.1:0"}), name) == "127.0.0.1:0"
+
+
+def test_probes_have_an_address_of_their_own() -> None:
+    with pytest.raises(SettingsError, match=r"^INVENTORY_HEALTH_LISTEN must be another address than INVENTORY_LISTEN"):
+        read(health_listen=Settings().listen)
 
 
 def test_paths_may_begin_at_home() -> None:
