@@ -33,6 +33,8 @@ ENV PATH=/opt/inventory/bin:$PATH \
 USER 10001:10001
 EXPOSE 50051
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["inventory-server", "healthcheck"]
+# Of the process alone: who restarts what is unhealthy would not bring PostgreSQL back.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
+    CMD ["inventory-server", "healthcheck", "--service", "liveness"]
 ENTRYPOINT ["inventory-server"]
 CMD ["serve"]

@@ -24,17 +24,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Exit status 0 is success, 1 a failure, 2 a mistake in the command or the environment, 3 an audit without a result.
     """
-    parsed = _parser().parse_args(arguments)
-    command: Callable[[Settings], int] = parsed.command
+    options = vars(_parser().parse_args(arguments))
+    command: Callable[..., int] = options.pop("command")
+    when_stopped: int = options.pop("when_stopped")
     stopping.listen()
     try:
-        return command(Settings.from_environment(os.environ))
+        return command(Settings.from_environment(os.environ), **options)
     except SettingsError as mistake:
         print(f"inventory-server: {mistake}", file=sys.stderr)
         return _MISUSED
     except stopping.Stopped:
         print("inventory-server: stopped before it was done.", file=sys.stderr)
-        return int(parsed.when_stopped)
+        return when_stopped
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,6 +64,12 @@ def _parser() -> argparse.ArgumentParser:
     ):
         defaults = {"command": command, "when_stopped": when_stopped}
         commands.add_parser(name, help=about, description=about).set_defaults(**defaults)
+    commands.choices["healthcheck"].add_argument(
+        "--service",
+        default="",
+        metavar="NAME",
+        help="ask for this name, such as liveness, which is SERVING whatever the stores do",
+    )
     return parser
 
 
@@ -123,12 +130,12 @@ def _audit(settings: Settings) -> int:
         return _UNFINISHED
 
 
-def _healthcheck(settings: Settings) -> int:
+def _healthcheck(settings: Settings, service: str) -> int:
     with _extra():
         from inventory_server import probe  # noqa: PLC0415
 
     try:
-        probe.check(settings)
+        probe.check(settings, service)
     except probe.Unhealthy as failure:
         return _fail(failure)
     return 0

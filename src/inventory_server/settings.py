@@ -75,7 +75,11 @@ def tcp_address(text: str) -> str:
 
 
 def path(text: str) -> Path:
-    return Path(text).expanduser()
+    """Read a path, which may begin at home; where there is none it stays as it is, for whoever needs it to complain."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
 
 
 def one_of(*choices: str) -> Callable[[str], str]:

@@ -46,7 +46,10 @@ class EmbeddedServer(ABC):
     stop_steps: ClassVar[Sequence[tuple[signal.Signals, float]]]
 
     def __init__(self, directory: Path) -> None:
-        directory = directory.expanduser().resolve()
+        try:
+            directory = directory.expanduser().resolve()
+        except RuntimeError:
+            raise EmbeddedError(f"There is no home for {directory}: set HOME or INVENTORY_DATA_DIR.") from None
         self._home = directory / self.folder
         self._log = self._home / "log"
         self.log_before = self._home / "log.before"
