@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -27,6 +28,7 @@ from inventory_client import (
 )
 from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
 from inventory_client.proto.inventory.v1.inventory_pb2_grpc import InventoryServiceStub
+from inventory_server.metrics.endpoint import _takes_gzip
 
 if TYPE_CHECKING:
     from tests.fixtures.serving import Connect, Serve
@@ -250,6 +252,40 @@ def test_an_address_that_makes_no_sense_is_told_with_its_setting(database_url: s
     for address in ("9464", "unix:/tmp/metrics"):
         with pytest.raises(RuntimeError, match=r"ended with status 2:\n.*INVENTORY_METRICS_LISTEN must be host:port"):
             serve(database_url, metrics_listen=address)
+
+
+def test_a_host_that_makes_no_sense_ends_the_start_with_a_sentence(database_url: str, serve: Serve) -> None:
+    with pytest.raises(RuntimeError, match=r"Cannot serve metrics on \.x:9464: that is no name of a host\.\n$"):
+        serve(database_url, metrics_listen=".x:9464")
+
+
+@pytest.mark.parametrize(
+    ("accepted", "compressed"),
+    [
+        ("gzip", True),
+        ("deflate, GZIP;q=0.5", True),
+        ("br;q=1.0,gzip;q=1", True),
+        ("gzip;q=0.001", True),
+        ("gzip;q=0", False),
+        ("gzip ; q = 0.000, identity", False),
+        ("deflate", False),
+        ("xgzip", False),
+    ],
+)
+def test_what_wants_no_gzip_gets_none(*, accepted: str, compressed: bool) -> None:
+    assert _takes_gzip(accepted) is compressed
+
+
+def test_the_answer_to_head_has_no_body_whatever_its_path(database_url: str, serve: Serve) -> None:
+    metered = Metered(serve, database_url)
+    host, _, port = metered.metrics_address.partition(":")
+    for path, status in (("/metrics", b"200"), ("/elsewhere", b"404")):
+        with socket.create_connection((host, int(port)), 10) as connection:
+            connection.sendall(f"HEAD {path} HTTP/1.1\r\n\r\n".encode())
+            with connection.makefile("rb") as answer:
+                head, _, body = answer.read().partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 " + status)
+        assert body == b""
 
 
 def test_formats_are_negotiated(database_url: str, serve: Serve) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import socket
 import threading
 from http import HTTPStatus
@@ -95,12 +96,12 @@ class Endpoint:
             return _response(HTTPStatus.BAD_REQUEST)
         method, target, _ = words
         if target.partition("?")[0] != "/metrics":
-            return _response(HTTPStatus.NOT_FOUND)
+            return _response(HTTPStatus.NOT_FOUND, with_body=method != "HEAD")
         if method not in {"GET", "HEAD"}:
             return _response(HTTPStatus.METHOD_NOT_ALLOWED, {"Allow": "GET, HEAD"})
         pairs = (line.partition(":") for line in lines)
         headers = {name.strip().lower(): " ".join(text.split()) for name, _, text in pairs}
-        compressed = "gzip" in headers.get("accept-encoding", "")
+        compressed = _takes_gzip(headers.get("accept-encoding", ""))
         body, content_type = self._exposition.render(headers.get("accept", ""), compressed=compressed)
         told = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
         if compressed:
@@ -115,6 +116,11 @@ async def _head(reader: asyncio.StreamReader) -> str | None:
     except asyncio.LimitOverrunError:
         return None
     return head.decode("latin-1").removesuffix("\r\n\r\n")
+
+
+def _takes_gzip(accepted: str) -> bool:
+    """Tell whether gzip is among the encodings, and not with the weight that says never."""
+    return re.search(r"(^|[, ])gzip\b(?! ?; ?q ?= ?0(\.0*)? ?(,|$))", accepted.lower()) is not None
 
 
 def _response(
@@ -140,5 +146,7 @@ def _bound(address: str) -> socket.socket:
             bound.listen(_CONNECTIONS_MAX)
             stack.pop_all()
             return bound
+    except UnicodeError:
+        raise MetricsError(f"Cannot serve metrics on {address}: that is no name of a host.") from None
     except OSError as error:
         raise MetricsError(f"Cannot serve metrics on {address}: {error.strerror or error}.") from None
