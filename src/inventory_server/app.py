@@ -22,7 +22,7 @@ from inventory_server.inventory import Inventory
 from inventory_server.metrics import MetricsError, page
 from inventory_server.metrics.page import Page
 from inventory_server.postgres import urls
-from inventory_server.postgres.database import Database
+from inventory_server.postgres.database import Database, first_line
 from inventory_server.postgres.feed import Alarm, FeedRepository
 from inventory_server.postgres.holds import HoldRepository
 from inventory_server.postgres.migrate import MigrationError, migrate
@@ -163,7 +163,7 @@ def migrate_when_up(database_url: str, patience: float) -> None:
                     "The schema cannot be brought up to date" if error.sqlstate else "PostgreSQL cannot be reached"
                 )
                 raise StartError(f"{trouble}: {str(error).strip()}") from error
-            log.warning("waiting for PostgreSQL: %s", str(error).strip())
+            log.warning("waiting for PostgreSQL: %s", first_line(error))
             time.sleep(_RETRY_SECONDS)
         else:
             return

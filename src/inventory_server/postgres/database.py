@@ -70,6 +70,11 @@ POOL_ERRORS = Counter(
 )
 
 
+def first_line(error: BaseException) -> str:
+    """What a failure comes to; PostgreSQL goes on with hints, and with where in a function it happened."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 class BadItem(Exception):
     """PostgreSQL refused a value of the batch: one item is to blame. `constraint` names the rule, where it has one."""
 
@@ -173,12 +178,12 @@ class Database:
                 log.warning("a statement lost a deadlock, attempt %d of %d", attempt, _ATTEMPTS)
             except pg.LockNotAvailable as error:
                 FAILURES.inc("row_locked")
-                log.warning("a row was locked for too long: %s", str(error).strip())
+                log.warning("a row was locked for too long: %s", first_line(error))
                 raise RowLocked from error
             except _UNAVAILABLE as error:
                 FAILURES.inc("unavailable")
                 self._heal()
-                log.warning("PostgreSQL is unavailable: %s", str(error).strip() or type(error).__name__)
+                log.warning("PostgreSQL is unavailable: %s", first_line(error))
                 raise DatabaseUnavailable from error
             except (psycopg.DataError, psycopg.IntegrityError) as error:
                 FAILURES.inc("refused")

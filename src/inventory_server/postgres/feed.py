@@ -10,6 +10,7 @@ import psycopg
 
 from inventory_server.domain import FeedChange, Movement, Position
 from inventory_server.postgres.arrays import texts
+from inventory_server.postgres.database import first_line
 from inventory_server.postgres.queries import query
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ class Alarm:
             await connection.execute(_FEED_SLEEP, (asleep,))
 
     async def _fail(self, error: Exception) -> None:
-        log.warning("nobody wakes the feed: %s", str(error).strip() or type(error).__name__)
+        log.warning("nobody wakes the feed: %s", first_line(error))
         self._retry_at = asyncio.get_running_loop().time() + _RETRY_SECONDS
         await self._close()
 
