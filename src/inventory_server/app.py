@@ -41,7 +41,7 @@ from inventory_server.rpc.servicer import InventoryServicer
 from inventory_server.rpc.tokens import Tokens
 from inventory_server.sampling import sample
 from inventory_server.settings import SettingsError
-from inventory_server.supervisor import PARENT, Supervisor, WorkersFailedError
+from inventory_server.supervisor import PULSE, Supervisor, WorkersFailedError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 0.5
-_PARENT_SECONDS = 0.5
+_BEAT_SECONDS = 0.5
 # Objects more than there were that have the collector look at them; Python's own 700 cost a tenth of a bulk call.
 _COLLECT_AFTER = 10_000
 
@@ -194,6 +194,7 @@ async def _serve(
 ) -> None:
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     stopping.on_signal(lambda: loop.call_soon_threadsafe(stop.set))
+    beat = asyncio.create_task(_beat(stop))
     database = Database(database_url, settings, size=settings.pool_size, name="rpc")
     cache = ReservationCache(redis_url, settings)
     health = Health(database, cache, settings.health_interval)
@@ -205,9 +206,7 @@ async def _serve(
             await health.check()
             await server.start()
             files = [each for each in (tokens, certificates) if each is not None]
-            background = [
-                asyncio.create_task(each) for each in (health.run(), _stop_with_parent(stop), reloading.follow(files))
-            ]
+            background = [asyncio.create_task(each) for each in (health.run(), reloading.follow(files))]
             if settings.metrics_listen is not None:
                 background.append(asyncio.create_task(sample(database, inventory, feed, calls)))
             if settings.expiry:
@@ -226,16 +225,22 @@ async def _serve(
         await asyncio.to_thread(expiry.stop)
         await cache.close()
         await database.close()
+        beat.cancel()
     log.info("stopped")
 
 
-async def _stop_with_parent(stop: asyncio.Event) -> None:
-    """Stop a worker whose supervisor was killed."""
-    parent = os.environ.get(PARENT)
-    while parent is not None and str(os.getppid()) == parent:  # noqa: ASYNC110 — nobody tells of a parent's end
-        await asyncio.sleep(_PARENT_SECONDS)
-    if parent is not None:
-        stop.set()
+async def _beat(stop: asyncio.Event) -> None:
+    """Tell the supervisor of a worker that it is well, also while it drains; stop it when that process was killed."""
+    pulse = int(os.environ.get(PULSE, "-1"))
+    while pulse >= 0:
+        try:
+            os.write(pulse, b".")
+        except BlockingIOError:
+            pass  # nobody has read for hours
+        except BrokenPipeError:
+            stop.set()
+            return
+        await asyncio.sleep(_BEAT_SECONDS)
 
 
 def operations(

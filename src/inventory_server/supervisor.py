@@ -32,8 +32,11 @@ _BACKOFF_SECONDS_MAX = 10.0
 _POLL_SECONDS = 0.2
 # What a worker gets beyond its own drain before it is killed.
 _GRACE_SECONDS = 5.0
-# Tells a worker whose child it is, so that it stops when that process is gone.
-PARENT = "INVENTORY_SUPERVISOR_PID"
+# A worker that has served and is not heard for so long serves nobody: it is frozen, and the kernel goes on giving it
+# connections. Counted in looks of ours, because whatever stops us may have stopped it, too.
+_SILENT_SECONDS_MAX = 30.0
+# Names the descriptor of a pipe to a worker. It writes there as long as it is well, and stops when nobody reads.
+PULSE = "INVENTORY_PULSE_DESCRIPTOR"
 
 DEATHS = Counter("inventory_worker_deaths_total", "Workers that ended although nobody told them to.")
 
@@ -46,8 +49,7 @@ class Supervisor:
     """Runs a worker for each page until told to stop, and starts anew those that die. No metrics, no page: None."""
 
     def __init__(self, pages: Sequence[Page | None], environment: Mapping[str, str], grace: float) -> None:
-        self._environment = {**environment, PARENT: str(os.getpid())}
-        self._workers = [_Worker(self._environment, page) for page in pages]
+        self._workers = [_Worker(environment, page) for page in pages]
         self._grace = grace + _GRACE_SECONDS
         self._stop = threading.Event()
 
@@ -76,8 +78,13 @@ class _Worker:
 
     def __init__(self, environment: Mapping[str, str], page: Page | None) -> None:
         self._page = page
-        self._descriptors = () if page is None else (page.descriptor,)
-        self._environment = {**environment, DESCRIPTOR: str(page.descriptor)} if page else environment
+        self._heard, self._pulse = os.pipe()
+        for end in (self._heard, self._pulse):
+            os.set_blocking(end, False)
+        self._descriptors = [self._pulse] if page is None else [self._pulse, page.descriptor]
+        self._environment = {**environment, PULSE: str(self._pulse)}
+        if page is not None:
+            self._environment[DESCRIPTOR] = str(page.descriptor)
         self._process: subprocess.Popen[bytes] | None = None
         self._was_steady = False
         self._backoff = 0.5
@@ -85,6 +92,8 @@ class _Worker:
 
     def start(self) -> None:
         self._started = time.monotonic()
+        self._silent_seconds: float | None = None  # until it is heard for the first time
+        _is_written_to(self._heard)  # by the one before, of which nothing is left then
         # A group of its own, so that the terminal's Ctrl-C reaches the supervisor alone, which then has them drain.
         self._process = subprocess.Popen(
             [sys.executable, "-m", "inventory_server", "serve"],
@@ -105,6 +114,7 @@ class _Worker:
         steady = now - self._started >= _STEADY_SECONDS
         self._was_steady = self._was_steady or steady
         if status is None:
+            self._listen(self._process)
             return
         DEATHS.inc()
         if self._page is not None:
@@ -115,6 +125,16 @@ class _Worker:
         self._start_at = now + self._backoff
         log.error("worker %d ended with %d and is started again in %.1f s", self._process.pid, status, self._backoff)
         self._process = None
+
+    def _listen(self, process: subprocess.Popen[bytes]) -> None:
+        """Kill it if it has been silent for too long; the next look finds it dead."""
+        if _is_written_to(self._heard):
+            self._silent_seconds = 0.0
+        elif self._silent_seconds is not None:
+            self._silent_seconds += _POLL_SECONDS
+            if self._silent_seconds >= _SILENT_SECONDS_MAX:
+                log.error("worker %d has been silent for %.0f s and is killed", process.pid, self._silent_seconds)
+                process.kill()
 
     def signal(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.poll() is None:
@@ -130,3 +150,10 @@ class _Worker:
             log.error("worker %d did not drain in time and is killed", self._process.pid)  # noqa: TRY400 — no bug
             self._process.kill()
             self._process.wait()
+
+
+def _is_written_to(pipe: int) -> bool:
+    try:
+        return os.read(pipe, 4096) != b""
+    except BlockingIOError:
+        return False

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import grpc
 import psycopg
 import pytest
+from tests.fixtures.commands import running
 from tests.fixtures.processes import children, connected_apart
 from tests.fixtures.scraping import Metered
 from tests.fixtures.shop import balance, locked, stocked, waiting
@@ -24,6 +25,8 @@ from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
 from inventory_client.proto.inventory.v1.inventory_pb2_grpc import InventoryServiceStub
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.fixtures.serving import Connect, Serve, Server
 
 # One client is enough to see what the servers do.
@@ -136,6 +139,25 @@ def test_workers_stop_when_their_supervisor_is_killed(database_url: str, serve: 
     eventually(lambda: sessions(database_url) == 0)
     with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError):
         InventoryServiceStub(channel).GetStock(pb.GetStockRequest(product_id="any"), timeout=5)
+
+
+IMPATIENT = """
+import sys
+from inventory_server import supervisor
+from inventory_server.__main__ import main
+supervisor._SILENT_SECONDS_MAX = 2.0
+sys.exit(main())
+"""
+
+
+def test_a_worker_that_is_frozen_is_replaced(tmp_path: Path, database_url: str) -> None:
+    with running(tmp_path, "serve", python=("-c", IMPATIENT), database_url=database_url, workers=2) as server:
+        eventually(lambda: server.log.count("serving on") == 2, within=20)
+        frozen, well = children(server.process.pid)
+        os.kill(frozen, signal.SIGSTOP)
+        server.says(f"worker {frozen} has been silent for 2 s and is killed")
+        eventually(lambda: server.log.count("serving on") == 3, within=20)
+        assert f"worker {well} has been" not in server.log
 
 
 def test_workers_that_cannot_serve_end_the_supervisor_with_a_sentence() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from inventory_server.metrics.page import DESCRIPTOR
 from inventory_server.settings import PREFIX, Settings, SettingsError, describe, duration, whole
-from inventory_server.supervisor import PARENT
+from inventory_server.supervisor import PULSE
 
 
 def read(**texts: str) -> Settings:
@@ -177,7 +177,7 @@ def test_what_the_project_itself_calls_by_our_prefix_is_left_alone() -> None:
     settings = {PREFIX + field.name.upper() for field in dataclasses.fields(Settings)}
     others = set(re.findall(r"INVENTORY_[A-Z_]*[A-Z]", "".join(texts))) - settings
     assert {"INVENTORY_PORT", "INVENTORY_TEST_DATABASE_URL", "INVENTORY_BENCH_DATABASE_URL"} <= others
-    assert {"INVENTORY_FUZZ_EXAMPLES", PARENT, DESCRIPTOR} <= others
+    assert {"INVENTORY_FUZZ_EXAMPLES", PULSE, DESCRIPTOR} <= others
     assert Settings.from_environment(dict.fromkeys(others, "x")) == Settings()
 
 
@@ -185,6 +185,8 @@ def test_retention_outlasts_every_hold() -> None:
     assert read(retention="24h1s", max_hold="1h").retention == 86401
     with pytest.raises(SettingsError, match=r"^INVENTORY_RETENTION must be longer than any hold"):
         read(retention="7d", max_hold="7d")
+
+
 @pytest.mark.parametrize("name", ["listen", "health_listen"])
 @pytest.mark.parametrize("shared", [{"workers": "2"}, {"share_address": "true"}], ids=str)
 def test_several_processes_cannot_share_a_path(name: str, shared: dict[str, str]) -> None:
