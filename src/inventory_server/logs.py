@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 _TEXT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 _FIELDS = "%(asctime)s %(levelname)s %(name)s %(threadName)s %(message)s"
 
-# The same warning again is told no sooner than this: a store that is away fails every call.
+# Who warns for every call while PostgreSQL is away; the same again is told no sooner than this.
+_FLOODING = ("inventory_server.postgres.database", "psycopg.pool")
 _AGAIN_SECONDS = 1.0
 # Of so many different warnings it is known when they were told.
 _KNOWN_MAX = 1000
@@ -29,7 +30,6 @@ def configure(settings: Settings) -> None:
     json = settings.log_format == "json"
     renamed = {"asctime": "time", "levelname": "level", "name": "logger", "threadName": "thread"}
     handler.setFormatter(_Json(_FIELDS, rename_fields=renamed) if json else logging.Formatter(_TEXT))
-    handler.addFilter(Repeated())
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     # What libraries tell of themselves below INFO buries what we do.
     logging.basicConfig(level=max(level, logging.INFO), handlers=[handler], force=True)
@@ -37,6 +37,8 @@ def configure(settings: Settings) -> None:
     # What these warn about reaches us as exceptions, which are logged where they are handled.
     for noisy in ("asyncio",):
         logging.getLogger(noisy).setLevel(logging.ERROR)
+    for flooding in _FLOODING:
+        logging.getLogger(flooding).addFilter(Repeated())
 
 
 class _Json(JsonFormatter):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from functools import partial
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -10,10 +11,10 @@ from uuid import uuid4
 import grpc
 import pytest
 from tests.fixtures.refusals import refused
-from tests.fixtures.shop import fresh, stocked
+from tests.fixtures.shop import fresh, locked, stocked
 from tests.fixtures.waiting import eventually
 
-from inventory_client import InsufficientStock, InvalidQuantity, ProductNotFound
+from inventory_client import DatabaseUnavailable, InsufficientStock, InvalidQuantity, ProductNotFound
 from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
 
 if TYPE_CHECKING:
@@ -81,3 +82,21 @@ def test_health_that_goes_is_a_warning_and_health_that_comes_is_not(
     eventually(lambda: said(server, "INFO").count(back) == 2)
     assert gone not in said(server, "INFO")
     assert back not in said(server, "WARNING")
+
+
+@synchronous
+def test_a_failure_that_every_call_meets_is_told_in_one_line_and_once_a_second(
+    database_url: str, serve: Serve, connect: Connect
+) -> None:
+    server = serve(database_url, lock_timeout="10ms", batch_size=1)
+    client = connect(server)
+    product_id = stocked(client, 100)
+    began = time.monotonic()
+    with locked(database_url, product_id):
+        for _ in range(20):
+            with pytest.raises(DatabaseUnavailable):
+                client.reserve_stock(product_id, "order", 1)
+    told = [message for _, message in said(server, "WARNING") if "locked for too long" in message]
+    assert 1 <= len(told) <= 1 + time.monotonic() - began
+    assert told[0] == "a row was locked for too long: canceling statement due to lock timeout"
+    assert "CONTEXT" not in server.log
