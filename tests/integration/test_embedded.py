@@ -244,6 +244,30 @@ def test_any_user_can_run_them(user: int, open_directory: Path) -> None:
 
 
 @AS_ROOT
+@pytest.mark.parametrize("user", [NOBODY, NAMELESS])
+def test_root_gives_back_what_it_used_of_others(user: int, open_directory: Path) -> None:
+    os.chown(open_directory, user, -1)
+    with EmbeddedPostgres(open_directory) as postgres, EmbeddedRedis(open_directory):
+        word = write(postgres.url)
+    with holder(open_directory, user=user) as (process, started):
+        assert words(started[0][1]) == [word]
+        process.stdin.close()
+        assert process.wait(SECONDS_MAX) == 0
+
+
+@AS_ROOT
+def test_what_root_did_not_give_back_is_told_with_the_remedy(open_directory: Path) -> None:
+    os.chown(open_directory, NOBODY, -1)
+    (open_directory / "postgres.lock").touch(mode=0o600)
+    command = [interpreter(NOBODY), "-c", HOLDER, str(open_directory), "main"]
+    done = subprocess.run(command, user=NOBODY, capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert done.stderr.splitlines()[-1].endswith(
+        f"The embedded PostgreSQL cannot use {open_directory}/postgres.lock, which is another user's:"
+        f" be that one, or `chown -R {NOBODY} {open_directory}` as root."
+    )
+
+
+@AS_ROOT
 def test_root_does_without_user_namespaces_and_back(open_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = []
     for which in (shutil.which, lambda _: "/bin/false", shutil.which):

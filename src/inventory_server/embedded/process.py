@@ -50,21 +50,25 @@ class DirectoryLock:
     """A lock that dies with its holder. Not for network file systems that do not know flock."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._file: int | None = None
+
+    @property
+    def is_ours(self) -> bool:
+        return self._file is not None
 
     def take(self) -> None:
         """Take the lock, if it is not ours already; EmbeddedError when another process has it."""
         if self._file is not None:
             return
-        file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.read(file, 20).decode(errors="replace").strip()
             os.close(file)
             raise EmbeddedError(
-                f"{self._path.parent} is in use by another server (process {holder or 'unknown'}): "
+                f"{self.path.parent} is in use by another server (process {holder or 'unknown'}): "
                 "stop that one, or set INVENTORY_DATA_DIR to another directory."
             ) from None
         os.ftruncate(file, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import time
@@ -21,6 +22,7 @@ from inventory_server.embedded.process import (
     spawn,
     wait_until,
 )
+from inventory_server.embedded.user import give_back
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,6 +93,12 @@ class EmbeddedServer(ABC):
             self._stop_leftover()
             self._prepare()
             self._launch()
+        except PermissionError as error:
+            self.stop()
+            raise EmbeddedError(
+                f"The embedded {self.name} cannot use {error.filename}, which is another user's:"
+                f" be that one, or `chown -R {os.geteuid()} {self._home.parent}` as root."
+            ) from error
         except (OSError, subprocess.SubprocessError) as error:
             self.stop()
             raise EmbeddedError(f"The embedded {self.name} could not be started: {error}.") from error
@@ -102,6 +110,9 @@ class EmbeddedServer(ABC):
     def stop(self) -> None:
         """Stop it and let go of the directory; nothing of it runs afterwards. Safe unstarted and twice."""
         self._end(self.stop_steps)
+        if self._lock.is_ours:
+            for left in (self._home, self._lock.path):
+                give_back(left)
         self._lock.release()
 
     def kill(self) -> None:

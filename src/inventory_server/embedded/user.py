@@ -44,7 +44,17 @@ def hand_over(tree: Path, user: User) -> None:
     owner = user.uid if user.uid >= 0 else os.geteuid()
     if os.geteuid() != 0 or tree.stat().st_uid == owner:
         return
-    group = user.gid if user.gid >= 0 else os.getegid()
+    _chown(tree, owner, user.gid if user.gid >= 0 else os.getegid())
+
+
+def give_back(tree: Path) -> None:
+    """Have the owner of the directory that the tree lies in own it again, who could not start there after root."""
+    directory = tree.parent.stat()
+    if os.geteuid() == 0 and directory.st_uid != 0 and tree.exists():
+        _chown(tree, directory.st_uid, directory.st_gid)
+
+
+def _chown(tree: Path, owner: int, group: int) -> None:
     for path in tree.rglob("*"):
         os.chown(path, owner, group, follow_symlinks=False)
     # Last, so that an interrupted walk is walked again.
