@@ -19,27 +19,16 @@ DECLARE
     moment  timestamptz;
     bounded text[];  -- the orders whose holds can be locked at once without holding up the others for long
     all_ids uuid[];
+    nos     bigint[];  -- of each hold: the number of its order, and how it stands
+    ids     uuid[];
+    states  text[];
     decided text[];
     blamed  uuid[];
 BEGIN
-    bounded := ARRAY(
-        SELECT o.order_id FROM unnest(orders) AS o (order_id)
-        WHERE 1000 >= (
-            SELECT count(*) FROM (SELECT FROM inventory_reservations r WHERE r.order_id = o.order_id LIMIT 1001) h
-        )
-    );
-    SELECT array_agg(h.reservation_id) INTO all_ids
-    FROM (
-        SELECT r.reservation_id FROM inventory_reservations r WHERE r.order_id = ANY (bounded)
-        ORDER BY r.reservation_id FOR UPDATE
-    ) h;
-    PERFORM FROM inventory_stock s
-    WHERE s.product_id IN (
-        SELECT r.product_id FROM inventory_reservations r WHERE r.reservation_id = ANY (all_ids)
-    )
-    ORDER BY s.product_id FOR UPDATE;
-
+    SELECT * INTO bounded, all_ids FROM inventory_lock_orders_v1(orders);
     moment := clock_timestamp();
+    SELECT array_agg(h.no), array_agg(h.reservation_id), array_agg(h.state) INTO nos, ids, states
+    FROM inventory_order_holds_v1(orders, NULL, requests, all_ids, moment) h;
 
     WITH judged AS (
         SELECT o.no,
@@ -56,7 +45,7 @@ BEGIN
                 CASE WHEN h.state IN ('LATE', 'LOST') THEN 0 WHEN h.state = 'SOLD' THEN 1 ELSE 2 END, h.reservation_id
             ))[1] AS blamed
         FROM unnest(orders, reasons, requests) WITH ORDINALITY AS o (order_id, reason, request_id, no)
-        LEFT JOIN inventory_order_holds_v1(orders, NULL, requests, all_ids, moment) h ON h.no = o.no
+        LEFT JOIN unnest(nos, ids, states) AS h (no, reservation_id, state) ON h.no = o.no
         LEFT JOIN inventory_movements m ON m.request_id = o.request_id AND m.line = 0
         GROUP BY o.no, o.order_id, o.reason, m.request_id, m.kind, m.order_id, m.reason
     )
@@ -69,7 +58,7 @@ BEGIN
     FROM (
         SELECT h.no, h.reservation_id,
             (row_number() OVER (PARTITION BY h.no ORDER BY h.reservation_id))::int - 1 AS line
-        FROM inventory_order_holds_v1(orders, NULL, requests, all_ids, moment) h
+        FROM unnest(nos, ids, states) AS h (no, reservation_id, state)
         WHERE h.state = 'LIVE' AND decided[h.no] = 'DONE'
     ) c
     HAVING count(*) > 0;

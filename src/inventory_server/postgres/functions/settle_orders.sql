@@ -1,49 +1,3 @@
--- What a hold that was ended with its order says it was ended by: a replay of that request ends no hold alone, nor does
--- one that ended a hold alone end an order.
-CREATE OR REPLACE FUNCTION inventory_order_ender_v1(request uuid) RETURNS uuid
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN md5('order ' || request::text)::uuid;
-
--- How each hold of some orders stands at a moment: LIVE, SOLD, or gone: LATE has expired and was not tidied up, LOST was,
--- GIVEN was released by request. What was replaced is not gone, but STALE while it is RESERVED, then PAST; so is what was
--- released where `skips` says that this does not matter. Later holds of the order, live or sold, replace those that have
--- expired where they took at least as many units of the product again as were lost with them; to replace what was
--- released by request, any will do. `known` tells whether the order's request has ended the hold.
-CREATE OR REPLACE FUNCTION inventory_order_holds_v1(
-    orders text[], skips boolean[], requests uuid[], holds uuid[], moment timestamptz
-)
-RETURNS TABLE (no bigint, reservation_id uuid, product_id text, quantity bigint, state text, known boolean)
-LANGUAGE sql STABLE
-SET enable_seqscan = off
-AS $$
-    WITH held AS (
-        SELECT o.no, o.skip, r.*, r.status = 'RESERVED' AND r.expires_at > moment AS live,
-            r.ended_by = inventory_order_ender_v1(o.request_id) AS known,
-            CASE WHEN r.status = 'DEDUCTED' OR r.status = 'RESERVED' AND r.expires_at > moment THEN r.quantity ELSE 0 END
-                AS kept
-        FROM unnest(orders, skips, requests) WITH ORDINALITY AS o (order_id, skip, request_id, no)
-        JOIN inventory_reservations r ON r.order_id = o.order_id
-        WHERE r.reservation_id = ANY (holds)
-    ), weighed AS (
-        SELECT h.*,
-            sum(h.kept) OVER (PARTITION BY h.no, h.product_id ORDER BY h.created_at DESC)
-                - sum(h.kept) OVER (PARTITION BY h.no, h.product_id, h.created_at) AS kept_later,
-            sum(h.quantity - h.kept) OVER (PARTITION BY h.no, h.product_id, h.created_at) AS lost
-        FROM held h
-    )
-    SELECT w.no, w.reservation_id, w.product_id, w.quantity,
-        CASE WHEN w.live THEN 'LIVE'
-            WHEN w.status = 'DEDUCTED' THEN 'SOLD'
-            WHEN w.kept_later >= CASE w.release_reason WHEN 'REQUESTED' THEN 1 ELSE w.lost END
-                THEN CASE w.status WHEN 'RESERVED' THEN 'STALE' ELSE 'PAST' END
-            WHEN w.status = 'RESERVED' THEN 'LATE'
-            WHEN w.release_reason = 'EXPIRED' THEN 'LOST'
-            WHEN w.skip THEN 'PAST'
-            ELSE 'GIVEN' END,
-        coalesce(w.known, false)
-    FROM weighed w
-$$;
-
 -- Ends every hold of orders that is RESERVED, or, where an order is to be sold of which a hold is gone, none of them.
 -- `orders` are distinct; with them go `actions` (RELEASE; DEDUCT; or REACQUIRE, which sells what has expired too, from
 -- the available quantity where it was tidied up), `skips` (whether holds that were released by request do not count as
@@ -67,6 +21,12 @@ DECLARE
     moment   timestamptz;
     bounded  text[];  -- the orders whose holds can be ended at once without holding up the others for long
     all_ids  uuid[];
+    nos      bigint[];  -- of each hold: the number of its order, and how it stands
+    ids      uuid[];
+    owners   text[];    -- its product
+    units    bigint[];
+    states   text[];
+    knowns   boolean[];
     targets  uuid[];
     wanted   text[];
     askers   uuid[];
@@ -79,24 +39,12 @@ DECLARE
     claim    record;
     bad      record;
 BEGIN
-    bounded := ARRAY(
-        SELECT o.order_id FROM unnest(orders) AS o (order_id)
-        WHERE 1000 >= (
-            SELECT count(*) FROM (SELECT FROM inventory_reservations r WHERE r.order_id = o.order_id LIMIT 1001) h
-        )
-    );
-    SELECT array_agg(h.reservation_id) INTO all_ids
-    FROM (
-        SELECT r.reservation_id FROM inventory_reservations r WHERE r.order_id = ANY (bounded)
-        ORDER BY r.reservation_id FOR UPDATE
-    ) h;
-    PERFORM FROM inventory_stock s
-    WHERE s.product_id IN (
-        SELECT r.product_id FROM inventory_reservations r WHERE r.reservation_id = ANY (all_ids)
-    )
-    ORDER BY s.product_id FOR UPDATE;
-
+    SELECT * INTO bounded, all_ids FROM inventory_lock_orders_v1(orders);
     moment := clock_timestamp();
+    SELECT array_agg(h.no), array_agg(h.reservation_id), array_agg(h.product_id), array_agg(h.quantity),
+           array_agg(h.state), array_agg(h.known)
+    INTO nos, ids, owners, units, states, knowns
+    FROM inventory_order_holds_v1(orders, skips, requests, all_ids, moment) h;
 
     WITH judged AS (
         SELECT o.no,
@@ -116,7 +64,7 @@ BEGIN
                     WHEN h.state IN ('LATE', 'LOST') THEN CASE o.action WHEN 'REACQUIRE' THEN 1 ELSE 0 END
                     WHEN h.state = 'SOLD' THEN 2 ELSE 3 END, h.reservation_id))[1] AS blamed
         FROM unnest(orders, actions) WITH ORDINALITY AS o (order_id, action, no)
-        LEFT JOIN inventory_order_holds_v1(orders, skips, requests, all_ids, moment) h ON h.no = o.no
+        LEFT JOIN unnest(nos, ids, states, knowns) AS h (no, reservation_id, state, known) ON h.no = o.no
         GROUP BY o.no, o.order_id, o.action
     )
     SELECT array_agg(j.outcome ORDER BY j.no), array_agg(j.blamed ORDER BY j.no) INTO decided, blamed FROM judged j;
@@ -124,16 +72,12 @@ BEGIN
     -- First come, first served: an order that finds too little leaves it for the next one.
     IF 'REACQUIRE' = ANY (actions) THEN
         SELECT array_agg(s.product_id), array_agg(s.available_quantity) INTO stocks, free
-        FROM inventory_stock s
-        WHERE s.product_id IN (
-            SELECT h.product_id FROM inventory_order_holds_v1(orders, skips, requests, all_ids, moment) h
-            WHERE h.state = 'LOST' AND actions[h.no] = 'REACQUIRE' AND decided[h.no] = 'DONE'
-        );
+        FROM inventory_stock s WHERE s.product_id = ANY (owners);
         FOR claim IN
             SELECT c.no, jsonb_object_agg(c.product_id, c.units) AS units
             FROM (
                 SELECT h.no, h.product_id, sum(h.quantity) AS units
-                FROM inventory_order_holds_v1(orders, skips, requests, all_ids, moment) h
+                FROM unnest(nos, owners, units, states) AS h (no, product_id, quantity, state)
                 WHERE h.state = 'LOST' AND actions[h.no] = 'REACQUIRE' AND decided[h.no] = 'DONE'
                 GROUP BY h.no, h.product_id
             ) c
@@ -167,7 +111,7 @@ BEGIN
                 PARTITION BY h.no
                 ORDER BY h.state = 'LIVE' OR h.state <> 'STALE' AND actions[h.no] = 'REACQUIRE' DESC, h.reservation_id
             ))::int - 1 AS line
-        FROM inventory_order_holds_v1(orders, skips, requests, all_ids, moment) h
+        FROM unnest(nos, ids, states) AS h (no, reservation_id, state)
         WHERE h.state IN ('LIVE', 'LATE', 'STALE')
                 AND (decided[h.no] = 'DONE' OR decided[h.no] = 'RELEASED' AND actions[h.no] = 'RELEASE')
             OR h.state = 'LOST' AND decided[h.no] = 'DONE' AND actions[h.no] = 'REACQUIRE'
