@@ -173,6 +173,14 @@ class Order(NamedTuple):
     wait: float = 0.0
 
     @property
+    def wanted(self) -> dict[str, int]:
+        """How many units it asks for of each product: lines of one product count together."""
+        units: dict[str, int] = {}
+        for line in self.lines:
+            units[line.product_id] = units.get(line.product_id, 0) + line.quantity
+        return units
+
+    @property
     def has_lines(self) -> bool:
         """Whether it was asked for line by line, even if by one: a single hold bears the id of its request."""
         return self.lines[0].reservation_id != self.request_id

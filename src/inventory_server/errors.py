@@ -129,9 +129,21 @@ class InsufficientStock(InventoryError):
             {"product_id": product_id, "requested": requested, "available": available},
         )
         self.shortages = tuple(shortages)
-        short = self.shortages or (Shortage(product_id, requested, available),)
-        self.products = sorted({each.product_id for each in short})
-        self.lacking = sum(each.requested - (each.available or 0) for each in short)
+        self._short = Shortage(product_id, requested, available)
+
+    @property
+    def available(self) -> dict[str, int]:
+        """How many units there are of each product that is short; none where there is no record."""
+        return {short.product_id: short.available or 0 for short in self._all}
+
+    @property
+    def lacking(self) -> int:
+        """How many units are missing in all."""
+        return sum(short.requested - (short.available or 0) for short in self._all)
+
+    @property
+    def _all(self) -> Sequence[Shortage]:
+        return self.shortages or (self._short,)
 
 
 class ReservationAlreadyReleased(InventoryError):

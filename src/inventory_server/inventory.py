@@ -164,7 +164,9 @@ class Inventory:
                 if short.lacking >= least:
                     raise
                 least = short.lacking
-                await asyncio.gather(*[self._tidy.submit(product_id, deadline) for product_id in short.products])
+                await asyncio.gather(
+                    *[self._tidy.submit(product_id, deadline) for product_id in sorted(short.available)]
+                )
 
     async def extend_order(self, item: ExtendOrder, deadline: float | None = None) -> tuple[Reservation, ...]:
         return await self._extend_orders.submit(item, deadline)
@@ -204,7 +206,9 @@ class Inventory:
                 least = lacking
                 # As for a single one: other expired holds of these products may do.
                 tidy = self._bulk_changes.taking(self._holds.tidy, deadline)
-                await attempt(tidy, sorted({product for each in short.values() for product in each.products}), _refusal)
+                await attempt(
+                    tidy, sorted({product for each in short.values() for product in each.available}), _refusal
+                )
                 await attempt_again(end, items, list(short), outcomes)
         self._forget([outcome for outcome in outcomes if not isinstance(outcome, InventoryError)])
         return outcomes

@@ -44,9 +44,7 @@ class _Waiter:
 
     def __init__(self, order: Order, number: int) -> None:
         self.number = number  # in the order of arrival
-        self.wants: dict[str, int] = {}
-        for line in order.lines:
-            self.wants[line.product_id] = self.wants.get(line.product_id, 0) + line.quantity
+        self.wants = order.wanted
         self.trying = False
         self.stirred = asyncio.Event()
 
@@ -186,7 +184,7 @@ class WaitingRoom:
     def _learn(self, waiter: _Waiter, refusal: InsufficientStock | Overloaded, begun: int) -> None:
         """Keep in mind what a refusal says, unless units may have come back since its try began."""
         waiter.trying = False
-        known = _lacking(refusal) if isinstance(refusal, InsufficientStock) else dict.fromkeys(waiter.wants, 0)
+        known = refusal.available if isinstance(refusal, InsufficientStock) else dict.fromkeys(waiter.wants, 0)
         make_way = [waiter]
         for product_id, available in known.items():
             queue = self._queues[product_id]
@@ -237,10 +235,3 @@ class WaitingRoom:
             self._queues[product_id] = self._queues.pop(product_id)
         self.stir(*turn)
         self._ticker = asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._tick) if turn else None
-
-
-def _lacking(refusal: InsufficientStock) -> dict[str, int]:
-    """Tell how many units there are of each product that is short."""
-    if refusal.shortages:
-        return {short.product_id: short.available or 0 for short in refusal.shortages}
-    return {refusal.metadata["product_id"]: int(refusal.metadata["available"])}

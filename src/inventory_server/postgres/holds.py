@@ -286,9 +286,7 @@ def _reserved(order: Order, rows: list[tuple[Any, ...]]) -> tuple[Reservation, .
 
 def _short(order: Order, rows: list[tuple[Any, ...]]) -> errors.InventoryError:
     """Tell of every product that is short or unknown; lines of one product count together."""
-    requested: dict[str, int] = {}
-    for line in order.lines:
-        requested[line.product_id] = requested.get(line.product_id, 0) + line.quantity
+    requested = order.wanted
     found = {line.product_id: row[1:3] for line, row in zip(order.lines, rows, strict=True)}
     lacking = {
         product_id: errors.Shortage(product_id, requested[product_id], available)
