@@ -257,6 +257,8 @@ async def _refuse(name: str, kind: type[Message], body: bytes, context: Context,
 def _reason(error: Exception) -> str:
     if isinstance(error, InventoryError):
         return error.reason
+    if isinstance(error, Stopping):
+        return "UNAVAILABLE"
     return "DEADLINE_EXCEEDED" if isinstance(error, TimeoutError) else InternalError.reason
 
 
