@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from grpc_health.v1 import health_pb2
 
+from inventory_server.rpc.addresses import socket_path
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -79,5 +81,5 @@ def _connected(target: str) -> socket.socket:
         return socket.create_connection((host.strip("[]"), int(port)), _TIMEOUT_SECONDS)
     connection = socket.socket(socket.AF_UNIX)
     connection.settimeout(_TIMEOUT_SECONDS)
-    connection.connect(target.removeprefix("unix:").replace("///", "/", 1))
+    connection.connect(str(socket_path(target)))
     return connection

@@ -107,10 +107,15 @@ def _path_held(address: str) -> Iterator[None]:
         yield
 
 
-def _path(address: str) -> Path:
+def socket_path(address: str) -> Path:
     """Give the path of a socket, as gRPC reads it."""
     text = address.removeprefix("unix:")
-    path = Path(text.removeprefix("//") if text.startswith("///") else text)
+    return Path(text.removeprefix("//") if text.startswith("///") else text)
+
+
+def _path(address: str) -> Path:
+    """Give the path of a socket that can be listened on."""
+    path = socket_path(address)
     if len(os.fsencode(path)) > _PATH_BYTES_MAX:
         raise ListenError(address, f"the path of a socket has at most {_PATH_BYTES_MAX} bytes.")
     if not path.parent.is_dir():
