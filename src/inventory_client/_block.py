@@ -1,10 +1,12 @@
 """What the blocks of a hold and of an order share, for threads and for asyncio."""
+# ruff: noqa: ASYNC109 - gRPC's own deadlines reach the server, asyncio.timeout would not
 
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from inventory_client._status import DECIDED
 from inventory_client.errors import (
@@ -27,20 +29,59 @@ ABANDON_TIMEOUT_SECONDS = 2.0
 _log = logging.getLogger("inventory_client")
 
 
-class Held(Protocol):
+class Held(ABC):
+    """What a block decides about: holds, and how they would be sold."""
+
+    _deduct: Deduct
+
+    @abstractmethod
+    def _holds(self) -> tuple[Reservation, ...]:
+        """The holds as last answered."""
+
+    @abstractmethod
+    def _named(self) -> str:
+        """What they are together."""
+
+    def _gives_back(self) -> bool:
+        """Tell whether a failed block has anything to give back. What may be sold is kept, and the log says so."""
+        if all(held.status is not ReservationStatus.RESERVED for held in self._holds()):
+            return False
+        if self._deduct.unknown:
+            log_kept(self._named(), self._ends_at(), self._deduct)
+        return not self._deduct.unknown
+
+    @contextmanager
+    def _giving_back(self) -> Iterator[None]:
+        """Give back as well as may be: whatever goes wrong, the exception of the block matters more."""
+        try:
+            yield
+        except (ReservationAlreadyReleased, ReservationAlreadyDeducted):
+            pass  # there is nothing left to give back
+        except Exception:  # noqa: BLE001 - see above
+            log_not_released(self._named(), self._ends_at())
+
+    def _ends_at(self) -> datetime:
+        return min(held.expires_at for held in self._holds())
+
+
+class Releasable(Held):
     """What a failed block gives back."""
 
-    def _abandon(self) -> None: ...
+    @abstractmethod
+    def release(self, *, timeout: float | None = None) -> object:
+        """Give all of it back."""
 
 
-class AsyncHeld(Protocol):
+class AsyncReleasable(Held):
     """What a failed block of asyncio gives back."""
 
-    async def _abandon(self) -> None: ...
+    @abstractmethod
+    async def release(self, *, timeout: float | None = None) -> object:
+        """Give all of it back."""
 
 
-H = TypeVar("H", bound=Held)
-A = TypeVar("A", bound=AsyncHeld)
+H = TypeVar("H", bound=Releasable)
+A = TypeVar("A", bound=AsyncReleasable)
 
 
 @contextmanager
@@ -49,7 +90,9 @@ def block(held: H) -> Iterator[H]:
     try:
         yield held
     except BaseException:
-        held._abandon()  # noqa: SLF001 - only a failed block may do this
+        if held._gives_back():  # noqa: SLF001 - only a failed block may do this
+            with held._giving_back():  # noqa: SLF001
+                held.release(timeout=ABANDON_TIMEOUT_SECONDS)
         raise
 
 
@@ -59,7 +102,9 @@ async def async_block(held: A) -> AsyncIterator[A]:
     try:
         yield held
     except BaseException:
-        await held._abandon()  # noqa: SLF001 - only a failed block may do this
+        if held._gives_back():  # noqa: SLF001 - only a failed block may do this
+            with held._giving_back():  # noqa: SLF001
+                await held.release(timeout=ABANDON_TIMEOUT_SECONDS)
         raise
 
 

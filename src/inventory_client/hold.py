@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from inventory_client._block import ABANDON_TIMEOUT_SECONDS, Deduct, log_kept, log_not_released
-from inventory_client.errors import ReservationAlreadyDeducted, ReservationAlreadyReleased
-from inventory_client.models import ReservationStatus, derived_request_id
+from inventory_client._block import AsyncReleasable, Deduct, Releasable
+from inventory_client.models import derived_request_id
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from inventory_client.models import Reservation
 
 
-class Hold:
+class Hold(Releasable):
     """A reservation in the hands of a block; `reservation` is its state as last answered.
 
     Deduct and release may be called again when their outcome is unknown: the second call repeats the same request.
@@ -49,21 +48,14 @@ class Hold:
         self.reservation = self._client.extend_reservation(self.reservation.reservation_id, ttl, timeout=timeout)
         return self.reservation
 
-    def _abandon(self) -> None:
-        if self.reservation.status is not ReservationStatus.RESERVED:
-            return
-        if self._deduct.unknown:
-            log_kept(_named(self.reservation), self.reservation.expires_at, self._deduct)
-            return
-        try:
-            self.release(timeout=ABANDON_TIMEOUT_SECONDS)
-        except (ReservationAlreadyReleased, ReservationAlreadyDeducted):
-            pass  # there is nothing left to give back
-        except Exception:  # noqa: BLE001 - whatever it is, the exception of the block matters more
-            log_not_released(_named(self.reservation), self.reservation.expires_at)
+    def _holds(self) -> tuple[Reservation, ...]:
+        return (self.reservation,)
+
+    def _named(self) -> str:
+        return f"reservation {self.reservation.reservation_id}"
 
 
-class AsyncHold:
+class AsyncHold(AsyncReleasable):
     """A reservation in the hands of a block; `reservation` is its state as last answered.
 
     Deduct and release may be called again when their outcome is unknown: the second call repeats the same request.
@@ -95,19 +87,8 @@ class AsyncHold:
         self.reservation = await self._client.extend_reservation(self.reservation.reservation_id, ttl, timeout=timeout)
         return self.reservation
 
-    async def _abandon(self) -> None:
-        if self.reservation.status is not ReservationStatus.RESERVED:
-            return
-        if self._deduct.unknown:
-            log_kept(_named(self.reservation), self.reservation.expires_at, self._deduct)
-            return
-        try:
-            await self.release(timeout=ABANDON_TIMEOUT_SECONDS)
-        except (ReservationAlreadyReleased, ReservationAlreadyDeducted):
-            pass  # there is nothing left to give back
-        except Exception:  # noqa: BLE001 - whatever it is, the exception of the block matters more
-            log_not_released(_named(self.reservation), self.reservation.expires_at)
+    def _holds(self) -> tuple[Reservation, ...]:
+        return (self.reservation,)
 
-
-def _named(held: Reservation) -> str:
-    return f"reservation {held.reservation_id}"
+    def _named(self) -> str:
+        return f"reservation {self.reservation.reservation_id}"

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from inventory_client._block import ABANDON_TIMEOUT_SECONDS, Deduct, log_kept, log_not_released
-from inventory_client.errors import ReservationAlreadyDeducted, ReservationAlreadyReleased
-from inventory_client.models import ReservationStatus, derived_request_id
+from inventory_client._block import AsyncReleasable, Deduct, Releasable
+from inventory_client.models import derived_request_id
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from inventory_client.models import Reservation
 
 
-class OrderHold:
+class OrderHold(Releasable):
     """An order in the hands of a block; `reservations` are its holds as last answered.
 
     Deduct and release end the whole order. Either may be called again when its outcome is unknown: the second call
@@ -54,22 +53,14 @@ class OrderHold:
         self.reservations = self._client.extend_order(self.order_id, ttl, timeout=timeout)
         return self.reservations
 
-    def _abandon(self) -> None:
-        if all(held.status is not ReservationStatus.RESERVED for held in self.reservations):
-            return
-        what, ends_at = f"order {self.order_id}", min(held.expires_at for held in self.reservations)
-        if self._deduct.unknown:
-            log_kept(what, ends_at, self._deduct)
-            return
-        try:
-            self.release(timeout=ABANDON_TIMEOUT_SECONDS)
-        except (ReservationAlreadyReleased, ReservationAlreadyDeducted):
-            pass  # there is nothing left to give back
-        except Exception:  # noqa: BLE001 - whatever it is, the exception of the block matters more
-            log_not_released(what, ends_at)
+    def _holds(self) -> tuple[Reservation, ...]:
+        return self.reservations
+
+    def _named(self) -> str:
+        return f"order {self.order_id}"
 
 
-class AsyncOrderHold:
+class AsyncOrderHold(AsyncReleasable):
     """An order in the hands of a block; `reservations` are its holds as last answered.
 
     Deduct and release end the whole order. Either may be called again when its outcome is unknown: the second call
@@ -108,16 +99,8 @@ class AsyncOrderHold:
         self.reservations = await self._client.extend_order(self.order_id, ttl, timeout=timeout)
         return self.reservations
 
-    async def _abandon(self) -> None:
-        if all(held.status is not ReservationStatus.RESERVED for held in self.reservations):
-            return
-        what, ends_at = f"order {self.order_id}", min(held.expires_at for held in self.reservations)
-        if self._deduct.unknown:
-            log_kept(what, ends_at, self._deduct)
-            return
-        try:
-            await self.release(timeout=ABANDON_TIMEOUT_SECONDS)
-        except (ReservationAlreadyReleased, ReservationAlreadyDeducted):
-            pass  # there is nothing left to give back
-        except Exception:  # noqa: BLE001 - whatever it is, the exception of the block matters more
-            log_not_released(what, ends_at)
+    def _holds(self) -> tuple[Reservation, ...]:
+        return self.reservations
+
+    def _named(self) -> str:
+        return f"order {self.order_id}"
