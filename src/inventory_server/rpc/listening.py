@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import grpc
 from grpc_health.v1 import health_pb2_grpc
 
+from inventory_server.rpc import accepting
 from inventory_server.rpc.addresses import ListenError
 
 if TYPE_CHECKING:
+    import grpc
+
     from inventory_server.rpc.health import Health
     from inventory_server.settings import Settings
 
 
 def build(settings: Settings) -> grpc.aio.Server:
-    return grpc.aio.server(
-        options=[
+    return accepting.server(
+        [
             *_ageing(settings),
             ("grpc.max_receive_message_length", settings.max_message_bytes),
             ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
