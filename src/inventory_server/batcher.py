@@ -37,9 +37,9 @@ OPERATIONS = (
     "find_locked",
     "tidy",
 )
-# A batch gathers for so many times as long as the one before it was under way, on a fast machine as on a slow one: the
-# database rests a third of the time, which is what larger batches save it, and requests that keep coming find it free.
-_GATHER_SHARE = 2.0
+# A batch gathers until this share of those under way is back: the database serves one half while the loop serves the
+# other. With all of them each had to wait for the other; few callers got half as much done.
+_GATHER_UNTIL = 0.5
 # How many times as long as it was meant to a pause takes in a busy loop; timers of milliseconds may take twice that.
 _BUSY = 2.5
 _SERIES = [(operation,) for operation in OPERATIONS]
@@ -68,11 +68,11 @@ class _Entry(Generic[Item, Value]):
 class Lane(Generic[Item, Value]):
     """Collects requests into batches and runs one batch at a time.
 
-    A request that finds the lane idle starts at once; between two batches the lane waits for as long as each
-    `gather_pause` brings another request, up to twice the time of the batch before, and `gather_max` seconds. `key`
-    tells which requests must not share a batch: of those with one key the later waits for the next batch; without `key`
-    any may share one. `weight` tells how many ordinary requests one is worth: a batch takes no more once it weighs
-    `batch_size`. `after` sees the values of a batch once they have been handed out.
+    A request that finds the lane idle starts at once; between two batches the lane waits until half of its callers are
+    back, for as long as each `gather_pause` brings another one, up to the time of the batch before, and `gather_max`
+    seconds. `key` tells which requests must not share a batch: of those with one key the later waits for the next
+    batch; without `key` any may share one. `weight` tells how many ordinary requests one is worth: a batch takes no
+    more once it weighs `batch_size`. `after` sees the values of a batch once they have been handed out.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class Lane(Generic[Item, Value]):
             _answer(batch, outcomes)
             self._follow(outcomes)
             if len(batch) > 1 or self._queue:
-                await self._gather(took)
+                await self._gather(took, len(batch) + len(self._queue))
 
     def _follow(self, outcomes: Sequence[Value | InventoryError]) -> None:
         try:
@@ -145,8 +145,10 @@ class Lane(Generic[Item, Value]):
         except Exception:
             log.exception("what follows a batch failed")
 
-    async def _gather(self, took: float) -> None:
+    async def _gather(self, took: float, callers: int) -> None:
         """Let the next batch grow while requests keep coming in; the last one took so many seconds.
+
+        So many callers were answered by it, or wait.
 
         The callers just answered come back together. Without this the first of them would start a batch alone, and a
         busy server would spend its time on the overhead of small batches. A lane with one caller never waits here.
@@ -156,9 +158,10 @@ class Lane(Generic[Item, Value]):
         """
         loop = asyncio.get_running_loop()
         now = loop.time()
-        end = now + min(self._gather_max, _GATHER_SHARE * took)
+        end = now + min(self._gather_max, took)
+        enough = _GATHER_UNTIL * callers
         seen, busy = -1, False
-        while (len(self._queue) > seen or busy) and len(self._queue) < self._batch_size and now < end:
+        while (len(self._queue) > seen or busy) and len(self._queue) < enough and now < end:
             seen, before = len(self._queue), now
             await asyncio.sleep(self._gather_pause)
             now = loop.time()

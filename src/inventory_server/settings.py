@@ -157,12 +157,14 @@ class Settings:
         "256", whole, "most requests one statement carries; long orders count for more", "1", "10000"
     )
     gather_pause: float = setting(
-        "1ms", duration, "between two batches the next one grows for as long as each such pause brings another request"
+        "1ms",
+        duration,
+        "until half of a batch's callers are back, the next one grows for as long as each such pause brings another",
     )
     gather_max: float = setting(
         "20ms",
         duration,
-        "but no longer than this, nor than twice the time of the batch before; 0s sends what is there at once",
+        "but no longer than this, nor than the batch before took; 0s sends what is there at once",
     )
     queue_size: int = setting("4096", whole, "most requests of one operation that wait before OVERLOADED", "1")
     watch_interval: float = setting(

@@ -206,11 +206,11 @@ async def test_a_failure_of_what_follows_changes_no_answer(database: Database) -
     assert await told(ask(lane, "b")) == ["B"]
 
 
-async def busy(database: Database, lane: Lane[str, str], seconds: float = 0.1) -> None:
-    """Have the lane end a batch of two that took so long, after which it gathers."""
+async def busy(database: Database, lane: Lane[str, str], seconds: float = 0.1, callers: int = 80) -> None:
+    """Have the lane end a batch of so many that took so long, after which it gathers."""
     calls = ask(lane, "x")
     await turn()
-    calls += ask(lane, "a", "b")
+    calls += ask(lane, *(f"caller {number}" for number in range(callers)))
     await turn()
     database.seconds = seconds
     database.open.set()
@@ -265,24 +265,50 @@ async def test_a_lane_gathers_after_a_batch_of_one_that_others_waited_for(databa
     lane = database.lane(gather_pause=0.001, gather_max=0.020)
     calls = ask(lane, "a")
     await turn()
-    calls += ask(lane, "b")
+    calls += ask(lane, "b", "c")
     await turn()
     await asyncio.sleep(0.010)
     database.open.set()
     await turn()
-    calls += ask(lane, "c")
-    assert await told(calls) == ["A", "B", "C"]
-    assert database.batches == [["a"], ["b", "c"]]
+    calls += ask(lane, "d")
+    assert await told(calls) == ["A", "B", "C", "D"]
+    assert database.batches == [["a"], ["b", "c"], ["d"]]
 
 
 @alone
-async def test_a_lane_gathers_no_more_than_a_batch_nor_longer_than_it_may_or_twice_as_long_as_one_took(
+async def test_a_batch_starts_once_half_of_the_callers_are_back(database: Database) -> None:
+    lane = database.lane(gather_pause=0.001, gather_max=60)
+    await busy(database, lane, seconds=1, callers=8)
+    began, calls = now(), []
+    for item in "abcdef":
+        calls += ask(lane, item)
+        await asyncio.sleep(0.0008)
+    await told(calls)
+    assert database.batches[2] in (["a", "b", "c", "d"], ["a", "b", "c", "d", "e"])
+    assert now() - began == pytest.approx(2, abs=0.1)
+
+
+@alone
+async def test_two_callers_take_turns_without_waiting_for_each_other(database: Database) -> None:
+    lane = database.lane(gather_pause=1, gather_max=60)
+    calls = ask(lane, "a")
+    await turn()
+    calls += ask(lane, "b")
+    await turn()
+    database.seconds = 0.1
+    began = now()
+    database.open.set()
+    await told(calls)
+    assert now() - began == pytest.approx(0.2)
+
+
+@alone
+async def test_a_lane_gathers_no_longer_than_it_may_or_than_the_last_batch_took(
     database: Database,
 ) -> None:
     limited: list[tuple[float, dict[str, Any], int]] = [
         (0.1, {"gather_max": 0.020}, 20),
-        (0.1, {"gather_max": 60, "batch_size": 7}, 7),
-        (0.005, {"gather_max": 60}, 10),
+        (0.010, {"gather_max": 60}, 10),
     ]
     for seconds, limits, expected in limited:
         lane = database.lane(gather_pause=0.001, **limits)
