@@ -35,6 +35,10 @@ class Attempts:
     Attempts do not set `wait_for_ready`. With it, a call to a server that is away would end as DEADLINE_EXCEEDED
     without a word about why; without it, each attempt fails at once with the reason, and the pauses in between bridge a
     restart. The last error is raised as soon as no time is left for another attempt.
+
+    A server that hangs with its connection open, as one that is stopped or out of memory, says nothing at all. So an
+    attempt gets a part of the time only: the next one may reach another server. One that is merely slow, and not the
+    others, gets a copy while it works, at most two in all of the time; it does the request once and answers the copies.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class Attempts:
         if timeout is None:
             timeout = (rule.timeout if config.timeout is None else config.timeout) + call.wait_seconds
         self._deadline = clock() + timeout
+        self._patience = call.wait_seconds + max(timeout - call.wait_seconds, 0.0) * config.retry.attempt_share
 
     def begin(self) -> float:
         """Take note that an attempt is sent now, and give the seconds that it may take.
@@ -67,7 +72,8 @@ class Attempts:
         if not self._made and not self.remaining():
             raise self._told(DeadlineExceeded("The timeout was over before anything was sent."))
         self._open_before, self._open = self._open, True
-        return self.remaining()
+        last = self._made + 1 >= self._attempts
+        return self.remaining() if last else min(self._patience, self.remaining())
 
     def remaining(self) -> float:
         """Seconds that are left."""

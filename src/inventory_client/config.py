@@ -35,17 +35,23 @@ class RetryPolicy:
     The pause before repetition n is random between 0 and `backoff_seconds` * 2^(n-1), at most `backoff_seconds_max`,
     on top of what the server asks for. The defaults bridge a restart of about two seconds. However many attempts are
     left, the deadline of the call ends them.
+
+    One attempt takes at most `attempt_share` of the call's time (of two replicas of which one hangs, the next attempt
+    finds the other), on top of the `wait` that was asked for; only the last of the `attempts` takes all that is left.
     """
 
     attempts: int = 12
     backoff_seconds: float = 0.1
     backoff_seconds_max: float = 1.0
+    attempt_share: float = 1 / 3
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
             raise ValueError("attempts must be at least 1")
         if not 0 <= self.backoff_seconds <= self.backoff_seconds_max:
             raise ValueError("backoff_seconds must be between 0 and backoff_seconds_max")
+        if not 0 < self.attempt_share <= 1:
+            raise ValueError("attempt_share must be above 0 and at most 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

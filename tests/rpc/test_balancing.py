@@ -49,6 +49,20 @@ def test_every_server_gets_its_share_of_one_client(database_url: str, serve: Ser
     assert min(shares) > 0.4 * sum(shares), shares
 
 
+def test_a_server_that_hangs_with_its_connections_open_fails_no_call(
+    database_url: str, serve: Serve, connect: Connect
+) -> None:
+    servers = [Metered(serve, database_url) for _ in range(2)]
+    client = balanced(connect, servers, attempts=ATTEMPTS, timeout=6.0)
+    product_id = stocked(client, 1_000_000)
+    with selling(client, product_id) as sales:
+        eventually(lambda: min(map(sold, servers)) > 20)
+    with servers[0].server.hanging():
+        for number in range(3):
+            client.reserve_stock(product_id, f"order {number}", 1)
+    sales.check(database_url)
+
+
 def test_callers_notice_nothing_of_a_server_that_stops_and_find_its_successor(
     database_url: str, serve: Serve, connect: Connect
 ) -> None:

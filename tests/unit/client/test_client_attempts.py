@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
@@ -114,6 +114,44 @@ def test_what_was_spent_is_not_given_to_the_next_attempt(clock: Clock) -> None:
     assert tries.remaining() == 0
 
 
+def test_one_attempt_takes_a_third_of_the_time_and_the_last_one_what_is_left(
+    clock: Clock, make_status: MakeStatus
+) -> None:
+    silence = failed(make_status(StatusCode.DEADLINE_EXCEEDED))
+    tries = attempts(clock, timeout=6, draw=0.0, config=ClientConfig(retry=RetryPolicy(attempts=3)))
+    assert tries.begin() == pytest.approx(2)
+    clock.now += 0.5
+    tries.pause_after(silence)
+    assert tries.begin() == pytest.approx(2)
+    clock.now += 0.5
+    tries.pause_after(silence)
+    assert tries.begin() == pytest.approx(5)
+
+
+def test_no_attempt_takes_more_than_is_left(clock: Clock, make_status: MakeStatus) -> None:
+    silence = failed(make_status(StatusCode.DEADLINE_EXCEEDED))
+    tries = attempts(clock, timeout=6, draw=0.0)
+    for share in (2, 2, 1.5):
+        assert tries.begin() == pytest.approx(share)
+        clock.now += 2.25
+        if tries.remaining():
+            tries.pause_after(silence)
+    with pytest.raises(DeadlineExceeded):
+        tries.pause_after(silence)
+
+
+def test_an_attempt_that_may_wait_for_units_has_that_time_on_top_of_its_share(clock: Clock) -> None:
+    wait = timedelta(seconds=20)
+    assert attempts(clock, wait=wait).begin() == pytest.approx(20 + RULES["ReserveStock"].timeout / 3)
+    assert attempts(clock, wait=wait, timeout=23).begin() == pytest.approx(21)
+    assert attempts(clock, wait=wait, timeout=3).begin() == 3
+
+
+def test_without_retries_and_by_configuration_an_attempt_takes_all_of_the_time(clock: Clock) -> None:
+    assert attempts(clock, timeout=6, config=ClientConfig(retry=RetryPolicy(attempts=1))).begin() == 6
+    assert attempts(clock, timeout=6, config=ClientConfig(retry=RetryPolicy(attempt_share=1))).begin() == 6
+
+
 def test_pauses_double_up_to_their_limit(clock: Clock, unavailable: grpc.RpcError) -> None:
     policy = RetryPolicy(attempts=6, backoff_seconds=0.1, backoff_seconds_max=0.5)
     tries = attempts(clock, config=ClientConfig(retry=policy))
@@ -211,7 +249,10 @@ def test_a_deadline_that_a_proxy_cut_short_is_retried_within_ours(clock: Clock, 
         tries.pause_after(failure)
 
 
-@pytest.mark.parametrize("wrong", [{"attempts": 0}, {"backoff_seconds": -1}, {"backoff_seconds": 2}])
-def test_a_policy_that_makes_no_sense_is_refused(wrong: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    "wrong",
+    [{"attempts": 0}, {"backoff_seconds": -1}, {"backoff_seconds": 2}, {"attempt_share": 0}, {"attempt_share": 1.1}],
+)
+def test_a_policy_that_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must be"):
         RetryPolicy(**wrong)
