@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from abc import ABC, abstractmethod
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from inventory_client._status import DECIDED
 from inventory_client.errors import (
@@ -18,7 +19,7 @@ from inventory_client.errors import (
 from inventory_client.models import ReservationStatus, derived_request_id
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Coroutine, Iterator
     from datetime import datetime
 
     from inventory_client.models import Reservation
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 ABANDON_TIMEOUT_SECONDS = 2.0
 
 _log = logging.getLogger("inventory_client")
+
+_going_on: set[asyncio.Task[None]] = set()
 
 
 class Held(ABC):
@@ -59,6 +62,9 @@ class Held(ABC):
             pass  # there is nothing left to give back
         except Exception:  # noqa: BLE001 - see above
             log_not_released(self._named(), self._ends_at())
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            log_not_released(self._named(), self._ends_at())
+            raise
 
     def _ends_at(self) -> datetime:
         return min(held.expires_at for held in self._holds())
@@ -103,9 +109,21 @@ async def async_block(held: A) -> AsyncIterator[A]:
         yield held
     except BaseException:
         if held._gives_back():  # noqa: SLF001 - only a failed block may do this
-            with held._giving_back():  # noqa: SLF001
-                await held.release(timeout=ABANDON_TIMEOUT_SECONDS)
+            await finished(_give_back(held))
         raise
+
+
+async def _give_back(held: AsyncReleasable) -> None:
+    with held._giving_back():  # noqa: SLF001 - see above
+        await held.release(timeout=ABANDON_TIMEOUT_SECONDS)
+
+
+async def finished(work: Coroutine[Any, Any, None]) -> None:
+    """Wait for what a failed task must still do; where it is cancelled once more, that goes on by itself."""
+    task = asyncio.create_task(work)
+    _going_on.add(task)  # the event loop itself would let it be collected
+    task.add_done_callback(_going_on.discard)
+    await asyncio.shield(task)
 
 
 class Deduct:
@@ -145,6 +163,15 @@ def log_kept(what: str, ends_at: datetime, deduct: Deduct) -> None:
 def log_not_released(what: str, ends_at: datetime) -> None:
     """Tell that a hold outlives its failed block; to be called where the release failed."""
     _log.warning("could not release %s after an exception; it ends at %s", what, ends_at.isoformat(), exc_info=True)
+
+
+def log_not_undone(request_id: str) -> None:
+    """Tell that a reserve of unknown outcome could not be undone; to be called where that failed."""
+    _log.warning(
+        "could not find out whether the reserve under request id %s took place; what it holds ends by its ttl",
+        request_id,
+        exc_info=True,
+    )
 
 
 def still_reserved(held: Reservation) -> Reservation:

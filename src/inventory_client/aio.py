@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
@@ -13,8 +14,9 @@ import grpc
 from inventory_client import _channel
 from inventory_client._aio_operations import AsyncOperations
 from inventory_client._attempts import Attempts, being_cancelled, closed_here
-from inventory_client._block import async_block, still_reserved
+from inventory_client._block import ABANDON_TIMEOUT_SECONDS, async_block, still_reserved
 from inventory_client._lazy import LazyChannel
+from inventory_client._undo import async_undoing
 from inventory_client._watching import Watching
 from inventory_client.hold import AsyncHold
 from inventory_client.models import new_request_id
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
     from inventory_client._calls import Call
     from inventory_client.config import ClientConfig
-    from inventory_client.models import OrderLine
+    from inventory_client.models import OrderLine, Reservation
     from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
     from inventory_client.proto.inventory.v1.inventory_pb2_grpc import InventoryServiceAsyncStub
     from inventory_client.watch import AsyncStream
@@ -129,13 +131,21 @@ class AsyncInventoryClient(AsyncOperations):
         Deduct and release have ids that derive from the hold's: a process that does the same work once more, as after
         a message that came twice, repeats them, and its `hold.deduct()` succeeds where the first one has just sold.
 
+        A reserve that fails or is interrupted while nobody knows whether it took place is undone before its exception
+        goes on, which may take two seconds more; but not under a `request_id` of yours: repeat it, or release the hold.
+
         Once a deduct was attempted whose outcome is unknown (see `InventoryError.outcome_unknown`), an exception
         releases nothing: the customer may have paid, and the units may be sold. That is logged as a warning with the
         request id of the deduct, under which `hold.deduct()`, also after the block, or deduct_reservation repeats it.
         """
-        held = await self.reserve_stock(
-            product_id, order_id, quantity, ttl=ttl, wait=wait, request_id=request_id, timeout=timeout
-        )
+        used_id = str(request_id or new_request_id())
+        reserve = partial(self.reserve_stock, product_id, order_id, quantity, ttl=ttl, request_id=used_id)
+
+        async def again() -> list[Reservation]:
+            return [await reserve(timeout=ABANDON_TIMEOUT_SECONDS)]
+
+        async with async_undoing(self, again, used_id, made_up=not request_id):
+            held = await reserve(wait=wait, timeout=timeout)
         if request_id:
             held = still_reserved(await self.get_reservation(held.reservation_id, timeout=timeout))
         async with async_block(AsyncHold(self, held)) as hold:
@@ -157,7 +167,10 @@ class AsyncInventoryClient(AsyncOperations):
         The block decides about the order as a whole, so it also ends holds that the order has from elsewhere.
         """
         used_id = str(request_id or new_request_id())
-        held = await self.reserve_order(order_id, lines, ttl=ttl, wait=wait, request_id=used_id, timeout=timeout)
+        reserve = partial(self.reserve_order, order_id, tuple(lines), ttl=ttl, request_id=used_id)
+        again = partial(reserve, timeout=ABANDON_TIMEOUT_SECONDS)
+        async with async_undoing(self, again, used_id, made_up=not request_id):
+            held = await reserve(wait=wait, timeout=timeout)
         if request_id:
             held = tuple(
                 [still_reserved(await self.get_reservation(each.reservation_id, timeout=timeout)) for each in held]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
@@ -11,8 +12,9 @@ import grpc
 
 from inventory_client import _channel
 from inventory_client._attempts import Attempts, closed_here
-from inventory_client._block import block, still_reserved
+from inventory_client._block import ABANDON_TIMEOUT_SECONDS, block, still_reserved
 from inventory_client._operations import Operations
+from inventory_client._undo import undoing
 from inventory_client._watching import Watching
 from inventory_client.hold import Hold
 from inventory_client.models import new_request_id
@@ -125,13 +127,17 @@ class InventoryClient(Operations):
         Deduct and release have ids that derive from the hold's: a process that does the same work once more, as after
         a message that came twice, repeats them, and its `hold.deduct()` succeeds where the first one has just sold.
 
+        A reserve that fails or is interrupted while nobody knows whether it took place is undone before its exception
+        goes on, which may take two seconds more; but not under a `request_id` of yours: repeat it, or release the hold.
+
         Once a deduct was attempted whose outcome is unknown (see `InventoryError.outcome_unknown`), an exception
         releases nothing: the customer may have paid, and the units may be sold. That is logged as a warning with the
         request id of the deduct, under which `hold.deduct()`, also after the block, or deduct_reservation repeats it.
         """
-        held = self.reserve_stock(
-            product_id, order_id, quantity, ttl=ttl, wait=wait, request_id=request_id, timeout=timeout
-        )
+        used_id = str(request_id or new_request_id())
+        reserve = partial(self.reserve_stock, product_id, order_id, quantity, ttl=ttl, request_id=used_id)
+        with undoing(self, lambda: [reserve(timeout=ABANDON_TIMEOUT_SECONDS)], used_id, made_up=not request_id):
+            held = reserve(wait=wait, timeout=timeout)
         if request_id:
             held = still_reserved(self.get_reservation(held.reservation_id, timeout=timeout))
         with block(Hold(self, held)) as hold:
@@ -153,7 +159,10 @@ class InventoryClient(Operations):
         The block decides about the order as a whole, so it also ends holds that the order has from elsewhere.
         """
         used_id = str(request_id or new_request_id())
-        held = self.reserve_order(order_id, lines, ttl=ttl, wait=wait, request_id=used_id, timeout=timeout)
+        reserve = partial(self.reserve_order, order_id, tuple(lines), ttl=ttl, request_id=used_id)
+        again = partial(reserve, timeout=ABANDON_TIMEOUT_SECONDS)
+        with undoing(self, again, used_id, made_up=not request_id):
+            held = reserve(wait=wait, timeout=timeout)
         if request_id:
             held = tuple(still_reserved(self.get_reservation(each.reservation_id, timeout=timeout)) for each in held)
         with block(OrderHold(self, order_id, used_id, held)) as hold:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
+from tests.fixtures.losing import losing_answers
 from tests.fixtures.refusals import refused
 from tests.fixtures.shop import LONG, balance, expire, fresh, stocked
 
@@ -18,6 +19,7 @@ from inventory_client import (
     ReservationAlreadyReleased,
     ReservationStatus,
     ServiceUnavailable,
+    UnexpectedError,
 )
 
 if TYPE_CHECKING:
@@ -53,6 +55,20 @@ def test_a_service_that_goes_away_under_the_deduct_finds_the_hold_when_it_is_bac
     assert balance(client, product_id) == (0, 2)
     assert hold.deduct().status is ReservationStatus.DEDUCTED
     assert balance(client, product_id) == (0, 0)
+
+
+def test_a_hold_whose_answer_was_lost_is_given_back(server: Server) -> None:
+    with losing_answers(server.address, "ReserveStock", "ReserveOrder") as client:
+        product_id, order_id = stocked(client, 3), fresh("order")
+        with InventoryClient(server.address) as other:
+            elsewhere = other.reserve_stock(product_id, order_id, 1)
+        with pytest.raises(UnexpectedError), client.hold(product_id, order_id, 2, ttl=LONG):
+            pytest.fail("the block was entered")
+        with pytest.raises(UnexpectedError), client.hold_order(order_id, [(product_id, 2)], ttl=LONG):
+            pytest.fail("the block was entered")
+        assert balance(client, product_id) == (2, 1)
+        [sold] = client.deduct_order(order_id, skip_released=True)
+        assert sold.reservation_id == elsewhere.reservation_id
 
 
 def test_a_hold_that_has_expired_since_it_was_made_is_not_entered_again(

@@ -9,12 +9,14 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
 from grpc import StatusCode
+from tests.unit.client.conftest import QUICK
 
 from inventory_client import (
     AsyncHold,
@@ -145,7 +147,8 @@ def test_a_refusal_comes_back_at_once_as_its_class(peer: Peer, client: Any, make
     assert len(peer.seen) == 1
 
 
-def test_every_attempt_gets_what_is_left_of_the_deadline(peer: Peer, client: Any, make_status: MakeStatus) -> None:
+def test_every_attempt_gets_what_is_left_of_the_deadline(peer: Peer, connect: Any, make_status: MakeStatus) -> None:
+    client = connect(ClientConfig(target=peer.target, retry=replace(QUICK, attempt_share=1)))
     peer.script = [make_status(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE", retry_after=0.3)]
     client.get_stock("teapot", timeout=5)
     first, second = (seen.seconds_left for seen in peer.seen)
@@ -165,7 +168,8 @@ def test_silence_ends_at_the_deadline(connect: Connect) -> None:
         begun = time.monotonic()
         with pytest.raises(DeadlineExceeded):
             client.get_stock("teapot", timeout=0.3)
-        assert 0.25 < time.monotonic() - begun < 5
+        # The last attempt may end before that, where the pause after it would be longer than what is left.
+        assert 0.09 < time.monotonic() - begun < 5
 
 
 def test_no_server_is_unavailable_and_says_why(connect: Connect, free_address: str) -> None:
