@@ -10,14 +10,15 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from inventory_client._channel import RULES
-from inventory_client._status import error_of, leaves_open
-from inventory_client.errors import Cancelled, DeadlineExceeded, InventoryError
+from inventory_client._status import DECIDED, error_of, leaves_open
+from inventory_client.errors import Cancelled, DeadlineExceeded, InventoryError, Overloaded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import grpc
 
+    from inventory_client._budget import RetryBudget
     from inventory_client._calls import Call
     from inventory_client.config import ClientConfig, RetryPolicy
 
@@ -46,6 +47,7 @@ class Attempts:
         call: Call[Any],
         config: ClientConfig,
         timeout: float | None,
+        budget: RetryBudget,
         *,
         clock: Callable[[], float] = time.monotonic,
         draw: Callable[[], float] = random.random,
@@ -55,6 +57,7 @@ class Attempts:
         self._request_id = call.request_id
         self._policy = config.retry
         self._attempts = config.retry.attempts if rule.retried else 1
+        self._budget = budget
         self._clock = clock
         self._draw = draw
         self._made = 0
@@ -85,16 +88,30 @@ class Attempts:
         self._open = error.outcome_unknown = leaves_open(error, open_before=self._open_before)
         self._made += 1
         pause = backoff(self._policy, self._made, self._draw) + asked_pause(error)
-        if not error.retryable or self._made >= self._attempts or pause >= self.remaining():
+        if not self._may_follow(error) or pause >= self.remaining():
             raise error from failure
         log_retry(self._rpc, self._made, error, failure, pause)
         return pause
+
+    def answered(self) -> None:
+        """Take note of an answer."""
+        self._budget.answered()
 
     def closed(self) -> Cancelled:
         """Say that the client was closed, before an attempt or during it."""
         error = self._told(closed_here())
         error.outcome_unknown = self._open
         return error
+
+    def _may_follow(self, error: InventoryError) -> bool:
+        """Tell whether another attempt may mend this; an overload only while the client has not met many."""
+        if isinstance(error, Overloaded):
+            self._budget.overloaded()
+            if self._budget.exhausted:
+                return False
+        elif error.code in DECIDED:
+            self._budget.answered()
+        return error.retryable and self._made < self._attempts
 
     def _told(self, error: E) -> E:
         error.request_id = self._request_id

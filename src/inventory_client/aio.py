@@ -15,6 +15,7 @@ from inventory_client import _channel
 from inventory_client._aio_operations import AsyncOperations
 from inventory_client._attempts import Attempts, being_cancelled, closed_here
 from inventory_client._block import ABANDON_TIMEOUT_SECONDS, async_block, still_reserved
+from inventory_client._budget import RetryBudget
 from inventory_client._lazy import LazyChannel
 from inventory_client._undo import async_undoing
 from inventory_client._watching import Watching
@@ -65,6 +66,7 @@ class AsyncInventoryClient(AsyncOperations):
     ) -> None:
         self.config = _channel.settle(target, config)
         self._metadata = _channel.metadata(self.config)
+        self._budget = RetryBudget()
         self._lazy = LazyChannel(self.config, channel)
         self._watches: WeakSet[AsyncStockWatch] = WeakSet()
 
@@ -179,7 +181,7 @@ class AsyncInventoryClient(AsyncOperations):
             yield hold
 
     async def _run(self, call: Call[T], timeout: float | None) -> T:
-        attempts = Attempts(call, self.config, timeout)
+        attempts = Attempts(call, self.config, timeout, self._budget)
         while not self._lazy.closed:
             send: grpc.aio.UnaryUnaryMultiCallable[Any, Any] = getattr(self.stub, call.rpc)
             try:
@@ -191,6 +193,7 @@ class AsyncInventoryClient(AsyncOperations):
                     raise
                 raise attempts.closed() from None
             else:
+                attempts.answered()
                 return call.read(answer)
             await asyncio.sleep(pause)
         raise attempts.closed()

@@ -13,6 +13,7 @@ import grpc
 from inventory_client import _channel
 from inventory_client._attempts import Attempts, closed_here
 from inventory_client._block import ABANDON_TIMEOUT_SECONDS, block, still_reserved
+from inventory_client._budget import RetryBudget
 from inventory_client._operations import Operations
 from inventory_client._undo import undoing
 from inventory_client._watching import Watching
@@ -61,6 +62,7 @@ class InventoryClient(Operations):
     ) -> None:
         self.config = _channel.settle(target, config)
         self._metadata = _channel.metadata(self.config)
+        self._budget = RetryBudget()
         self._owned = channel is None
         self._closed = False
         self._channel = _channel.open_channel(self.config) if channel is None else channel
@@ -170,13 +172,14 @@ class InventoryClient(Operations):
 
     def _run(self, call: Call[T], timeout: float | None) -> T:
         send: grpc.UnaryUnaryMultiCallable[Any, Any] = getattr(self.stub, call.rpc)
-        attempts = Attempts(call, self.config, timeout)
+        attempts = Attempts(call, self.config, timeout, self._budget)
         while not self._closed:
             try:
                 answer = send(call.request, timeout=attempts.begin(), metadata=self._metadata)
             except grpc.RpcError as failure:
                 pause = attempts.pause_after(failure)
             else:
+                attempts.answered()
                 return call.read(answer)
             time.sleep(pause)
         raise attempts.closed()

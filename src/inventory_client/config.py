@@ -38,9 +38,12 @@ class RetryPolicy:
 
     One attempt takes at most `attempt_share` of the call's time (of two replicas of which one hangs, the next attempt
     finds the other), on top of the `wait` that was asked for; only the last of the `attempts` takes all that is left.
+
+    A client that is told OVERLOADED many times, and seldom anything else, repeats nothing for that until it has got
+    answers again: its retries would be a multiple of the load.
     """
 
-    attempts: int = 12
+    attempts: int = 20
     backoff_seconds: float = 0.1
     backoff_seconds_max: float = 1.0
     attempt_share: float = 1 / 3

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from inventory_client import InventoryClient
 
 HANDLED = "grpc_server_handled_total"
-ATTEMPTS = 12  # as the client has by default
+ATTEMPTS = 20  # as the client has by default
 
 
 def documented() -> dict[str, str | int]:

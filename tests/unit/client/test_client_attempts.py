@@ -15,13 +15,16 @@ from inventory_client import (
     ClientConfig,
     DatabaseUnavailable,
     DeadlineExceeded,
+    InsufficientStock,
     InventoryClient,
     InventoryError,
+    Overloaded,
     RetryPolicy,
     ServiceUnavailable,
     _calls,
 )
 from inventory_client._attempts import Attempts
+from inventory_client._budget import RetryBudget
 from inventory_client._channel import RULES
 from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
 
@@ -56,9 +59,10 @@ def attempts(
     draw: float = 1.0,
     config: ClientConfig | None = None,
     wait: timedelta | None = None,
+    budget: RetryBudget | None = None,
 ) -> Attempts:
     call = _calls.reserve_stock("teapot", "order-1", 1, None, wait, "id-1")
-    return Attempts(call, config or ClientConfig(), timeout, clock=clock, draw=lambda: draw)
+    return Attempts(call, config or ClientConfig(), timeout, budget or RetryBudget(), clock=clock, draw=lambda: draw)
 
 
 @pytest.fixture
@@ -247,6 +251,47 @@ def test_a_deadline_that_a_proxy_cut_short_is_retried_within_ours(clock: Clock, 
     clock.now += 4
     with pytest.raises(DeadlineExceeded):
         tries.pause_after(failure)
+
+
+@pytest.fixture
+def overloaded(make_status: MakeStatus) -> grpc.RpcError:
+    return failed(make_status(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED"))
+
+
+def refused_often(clock: Clock, failure: grpc.RpcError) -> RetryBudget:
+    """Use up the budget of a client, by one attempt of each of 50 calls."""
+    budget = RetryBudget()
+    for _ in range(49):
+        attempts(clock, budget=budget).pause_after(failure)
+    with pytest.raises(Overloaded):
+        attempts(clock, budget=budget).pause_after(failure)
+    return budget
+
+
+def test_under_lasting_overload_a_client_repeats_nothing_until_it_gets_answers_again(
+    clock: Clock, overloaded: grpc.RpcError, make_status: MakeStatus
+) -> None:
+    budget = refused_often(clock, overloaded)
+    for _ in range(20):
+        attempts(clock, budget=budget).answered()
+    attempts(clock, budget=budget).pause_after(overloaded)
+
+    budget = refused_often(clock, overloaded)
+    for _ in range(20):  # no success, but the service has looked and decided
+        with pytest.raises(InsufficientStock):
+            attempts(clock, budget=budget).pause_after(
+                failed(make_status(StatusCode.FAILED_PRECONDITION, "INSUFFICIENT_STOCK"))
+            )
+    attempts(clock, budget=budget).pause_after(overloaded)
+
+
+def test_a_server_that_is_away_or_hangs_is_tried_again_whatever_the_overload(
+    clock: Clock, overloaded: grpc.RpcError, unavailable: grpc.RpcError, make_status: MakeStatus
+) -> None:
+    budget = refused_often(clock, overloaded)
+    for failure in (unavailable, failed(make_status(StatusCode.DEADLINE_EXCEEDED))):
+        for _ in range(200):
+            attempts(clock, budget=budget).pause_after(failure)
 
 
 @pytest.mark.parametrize(
