@@ -97,10 +97,10 @@ class Attempts:
         """Take note of an answer."""
         self._budget.answered()
 
-    def closed(self) -> Cancelled:
-        """Say that the client was closed, before an attempt or during it."""
+    def closed(self, *, sent: bool = True) -> Cancelled:
+        """Say that the channel was closed: before the next attempt, during it, or as it was to be sent."""
         error = self._told(closed_here())
-        error.outcome_unknown = self._open
+        error.outcome_unknown = self._open if sent else self._open_before
         return error
 
     def _may_follow(self, error: InventoryError) -> bool:
@@ -121,6 +121,11 @@ class Attempts:
 def closed_here() -> Cancelled:
     """Say that the client was closed."""
     return Cancelled("Channel closed here.")
+
+
+def on_closed_channel(refusal: Exception) -> bool:
+    """Tell whether gRPC refuses to send since the channel was closed, here or by its owner, and not for a mistake."""
+    return str(refusal).startswith(("Cannot invoke RPC", "Channel is clos"))
 
 
 def log_retry(rpc: str, attempt: int, error: InventoryError, failure: grpc.RpcError | None, pause: float) -> None:

@@ -44,7 +44,7 @@ class LazyChannel:
 
     async def close(self) -> None:
         """Close what was opened here, for good. Safe to call before and twice."""
-        self.closed = self._owned
+        self.closed = True
         if self._owned and self._channel is not None:
             await self._channel.close()
 

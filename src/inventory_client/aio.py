@@ -13,7 +13,7 @@ import grpc
 
 from inventory_client import _channel
 from inventory_client._aio_operations import AsyncOperations
-from inventory_client._attempts import Attempts, being_cancelled, closed_here
+from inventory_client._attempts import Attempts, being_cancelled, closed_here, on_closed_channel
 from inventory_client._block import ABANDON_TIMEOUT_SECONDS, async_block, still_reserved
 from inventory_client._budget import RetryBudget
 from inventory_client._lazy import LazyChannel
@@ -76,7 +76,11 @@ class AsyncInventoryClient(AsyncOperations):
         return self._lazy.stub()
 
     async def close(self) -> None:
-        """Close the channel: calls under way and later ones raise Cancelled, watches end. Safe to call twice."""
+        """Close the channel: calls under way and later ones raise Cancelled, watches end. Safe to call twice.
+
+        On a channel that was given, which its owner closes, calls under way end in peace.
+        """
+        self._lazy.closed = True
         for watch in list(self._watches):
             await watch.close()
         await self._lazy.close()
@@ -188,6 +192,10 @@ class AsyncInventoryClient(AsyncOperations):
                 answer = await send(call.request, timeout=attempts.begin(), metadata=self._metadata)
             except grpc.RpcError as failure:
                 pause = attempts.pause_after(failure)
+            except grpc.aio.UsageError as refusal:
+                if not on_closed_channel(refusal):
+                    raise
+                raise attempts.closed(sent=False) from refusal
             except asyncio.CancelledError:
                 if being_cancelled():
                     raise
@@ -201,4 +209,9 @@ class AsyncInventoryClient(AsyncOperations):
     def _open_watch(self, request: pb.WatchStockRequest) -> AsyncStream:
         if self._lazy.closed:
             raise closed_here()
-        return self.stub.WatchStock(request, metadata=self._metadata)
+        try:
+            return self.stub.WatchStock(request, metadata=self._metadata)
+        except grpc.aio.UsageError as refusal:
+            if not on_closed_channel(refusal):
+                raise
+            raise closed_here() from refusal

@@ -11,7 +11,7 @@ from weakref import WeakSet
 import grpc
 
 from inventory_client import _channel
-from inventory_client._attempts import Attempts, closed_here
+from inventory_client._attempts import Attempts, closed_here, on_closed_channel
 from inventory_client._block import ABANDON_TIMEOUT_SECONDS, block, still_reserved
 from inventory_client._budget import RetryBudget
 from inventory_client._operations import Operations
@@ -70,11 +70,14 @@ class InventoryClient(Operations):
         self.stub = InventoryServiceStub(self._channel)
 
     def close(self) -> None:
-        """Close the channel: calls under way and later ones raise Cancelled, watches end. Safe to call twice."""
+        """Close the channel: calls under way and later ones raise Cancelled, watches end. Safe to call twice.
+
+        On a channel that was given, which its owner closes, calls under way end in peace.
+        """
+        self._closed = True
         for watch in list(self._watches):
             watch.close()
         if self._owned:
-            self._closed = True
             self._channel.close()
 
     def __enter__(self) -> Self:
@@ -178,6 +181,10 @@ class InventoryClient(Operations):
                 answer = send(call.request, timeout=attempts.begin(), metadata=self._metadata)
             except grpc.RpcError as failure:
                 pause = attempts.pause_after(failure)
+            except ValueError as refusal:
+                if not on_closed_channel(refusal):
+                    raise
+                raise attempts.closed(sent=False) from refusal
             else:
                 attempts.answered()
                 return call.read(answer)
@@ -187,4 +194,9 @@ class InventoryClient(Operations):
     def _open_watch(self, request: pb.WatchStockRequest) -> Stream:
         if self._closed:
             raise closed_here()
-        return self.stub.WatchStock(request, metadata=self._metadata)
+        try:
+            return self.stub.WatchStock(request, metadata=self._metadata)
+        except ValueError as refusal:
+            if not on_closed_channel(refusal):
+                raise
+            raise closed_here() from refusal

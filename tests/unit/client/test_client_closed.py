@@ -1,0 +1,83 @@
+"""Clients that are closed, or whose channel is: whoever calls is told so, whenever that happens."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+
+from inventory_client import AsyncInventoryClient, Cancelled, InventoryClient
+
+if TYPE_CHECKING:
+    from tests.unit.client.conftest import Peer
+
+
+def read_until_closed(client: InventoryClient, begun: threading.Barrier) -> None:
+    begun.wait(10)
+    for _ in range(100_000):
+        client.get_stock("teapot")
+
+
+def test_threads_that_call_while_the_client_is_closed_are_all_told_so(peer: Peer) -> None:
+    for _ in range(10):
+        begun = threading.Barrier(9)
+        client = InventoryClient(peer.target)
+        with ThreadPoolExecutor(8) as pool:
+            calls = [pool.submit(read_until_closed, client, begun) for _ in range(8)]
+            begun.wait(10)
+            peer.called.clear()
+            assert peer.called.wait(10)
+            client.close()
+        assert {type(call.exception()) for call in calls} == {Cancelled}
+
+
+def test_a_channel_that_its_owner_closed_is_told_like_a_closed_client(peer: Peer) -> None:
+    channel = grpc.insecure_channel(peer.target)
+    client = InventoryClient(channel=channel)
+    channel.close()
+    with pytest.raises(Cancelled) as raised:
+        client.add_stock("teapot", 1)
+    assert not raised.value.outcome_unknown
+    with pytest.raises(Cancelled):
+        next(client.watch_stock())
+
+    async def body() -> None:
+        channel = grpc.aio.insecure_channel(peer.target)
+        client = AsyncInventoryClient(channel=channel)
+        await channel.close()
+        with pytest.raises(Cancelled) as raised:
+            await client.add_stock("teapot", 1)
+        assert not raised.value.outcome_unknown
+        with pytest.raises(Cancelled):
+            await anext(client.watch_stock())
+
+    asyncio.run(body())
+    assert peer.seen == []
+
+
+def test_a_closed_client_calls_no_more_and_leaves_a_channel_that_it_was_given_open(peer: Peer) -> None:
+    with grpc.insecure_channel(peer.target) as channel:
+        with InventoryClient(channel=channel) as client:
+            client.get_stock("teapot")
+        with pytest.raises(Cancelled):
+            client.get_stock("teapot")
+        with pytest.raises(Cancelled):
+            next(client.watch_stock())
+        InventoryClient(channel=channel).get_stock("teapot")
+
+    async def body() -> None:
+        async with grpc.aio.insecure_channel(peer.target) as channel:
+            async with AsyncInventoryClient(channel=channel) as client:
+                await client.get_stock("teapot")
+            with pytest.raises(Cancelled):
+                await client.get_stock("teapot")
+            with pytest.raises(Cancelled):
+                await anext(client.watch_stock())
+            await AsyncInventoryClient(channel=channel).get_stock("teapot")
+
+    asyncio.run(body())
+    assert peer.rpcs() == ["GetStock"] * 4
