@@ -6,6 +6,8 @@ import random
 import time
 from typing import TYPE_CHECKING
 
+import grpc
+
 from inventory_client import _values
 from inventory_client._attempts import asked_pause, backoff, log_retry
 from inventory_client._channel import RULES
@@ -17,9 +19,24 @@ from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    import grpc
-
     from inventory_client.config import ClientConfig
+
+
+# A feed that is in place this long has come up, even if nothing happened: one that breaks at once has not.
+_SETTLED_SECONDS = 5.0
+
+
+class NoAnswer(grpc.RpcError):
+    """A server took the connection, and then said nothing."""
+
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.DEADLINE_EXCEEDED
+
+    def details(self) -> str:
+        return "The server did not say in time that the feed is in place."
+
+    def trailing_metadata(self) -> tuple[()]:
+        return ()
 
 
 class Watching:
@@ -46,22 +63,35 @@ class Watching:
         self._failures = 0
         self._down_since: float | None = None
         self._opened = clock()
+        self._placed: float | None = None  # since when the feed is in place
+        self._told = False  # of a change, since it was opened
+
+    @property
+    def connect_seconds(self) -> float:
+        """How long a connection may take until another one is tried, which may reach another server."""
+        return self._patience * self._policy.attempt_share
 
     def request(self) -> pb.WatchStockRequest:
         """Ask for what comes after the last answer."""
         self._opened = self._clock()
+        self._placed, self._told = None, False
         return pb.WatchStockRequest(
             product_ids=self._product_ids, resume_token=self.resume_token, low_stock=self._low_stock
         )
 
-    def connected(self) -> None:
-        """Take note that the feed is up."""
-        self._failures = 0
-        self._down_since = None
+    def placed(self) -> None:
+        """Take note that the feed is in place."""
+        self._placed = self._clock()
+
+    def check(self, failure: grpc.RpcError) -> None:
+        """Raise what the failure of a connection means where another one would fail as well."""
+        error = error_of(failure)
+        if not self._survives(error):
+            raise error from failure
 
     def read(self, answer: pb.WatchStockResponse) -> StockEvent | None:
         """Take an answer; None for one that only says where the stream stands, or that is newer than this client."""
-        self.connected()
+        self._told = self._told or answer.WhichOneof("event") is not None
         self.resume_token = answer.resume_token or self.resume_token
         match answer.WhichOneof("event"):
             case "movement":
@@ -78,9 +108,11 @@ class Watching:
         """
         error = ServiceUnavailable("the server ended the stream") if failure is None else error_of(failure)
         now = self._clock()
-        if self._down_since is None or now - self._opened >= self._patience:
-            self._down_since = now  # what has been quiet for so long was connected
+        if self._told or (self._placed is not None and now - self._placed >= _SETTLED_SECONDS):
+            self._down_since = now
             self._failures = 0
+        elif self._down_since is None:
+            self._down_since = self._opened
         self._failures += 1
         pause = backoff(self._policy, self._failures, self._draw) + asked_pause(error)
         if not self._survives(error) or now + pause - self._down_since >= self._patience:

@@ -79,7 +79,8 @@ class Peer:
     """Answers what `script` holds, one entry a call, and then empty answers. Every operation of the proto is there.
 
     An event in the script holds its call up until it is set.
-    A stream is scripted as a list: it sends the messages, fails with a status, or ends with END. After the last entry,
+    A stream is scripted as a list: it sends the messages, fails with a status, ends with END, or says nothing until an
+    event is set. After the last entry,
     and where nothing is scripted, it stays open without a word until the other side goes.
     """
 
@@ -128,6 +129,9 @@ class Peer:
                 context.send_initial_metadata(())
             for outcome in outcomes:
                 if outcome is END:
+                    return
+                if isinstance(outcome, threading.Event):
+                    outcome.wait(30)
                     return
                 fail_with(outcome, context)
                 yield outcome

@@ -16,6 +16,7 @@ from inventory_client import (
     AsyncInventoryClient,
     ClientConfig,
     DatabaseUnavailable,
+    DeadlineExceeded,
     InventoryClient,
     LowStock,
     Movement,
@@ -88,9 +89,42 @@ def test_an_answer_without_an_event_moves_the_place_and_is_not_handed_out(peer: 
 
 def test_what_would_fail_again_is_raised_at_once(peer: Peer, client: Any, make_status: MakeStatus) -> None:
     peer.script = [[make_status(StatusCode.INVALID_ARGUMENT, "VALIDATION_ERROR")]]
-    with client.watch_stock(resume_token="rubbish") as events, pytest.raises(ValidationError):
-        take(events, 1)
+    with pytest.raises(ValidationError), client.watch_stock(resume_token="rubbish"):
+        pytest.fail("the block was entered")
     assert len(peer.seen) == 1
+
+
+@pytest.mark.parametrize("broken", [StatusCode.UNAVAILABLE, END])
+def test_what_may_pass_lets_the_block_begin(peer: Peer, client: Any, broken: StatusCode) -> None:
+    peer.script = [[broken], [moved(1)]]
+    with client.watch_stock() as events:
+        assert versions(take(events, 1)) == [1]
+
+
+def test_a_server_that_takes_the_connection_and_says_nothing_is_left_for_another(peer: Peer, client: Any) -> None:
+    silent = threading.Event()
+    peer.script = [[silent], [moved(1)]]
+    with client.watch_stock(timeout=3) as events:
+        assert versions(take(events, 1)) == [1]
+    silent.set()
+    assert len(peer.seen) == 2
+
+
+def test_servers_that_all_say_nothing_are_told_when_the_time_is_over(peer: Peer, client: Any) -> None:
+    silent = threading.Event()
+    peer.script = [[silent]] * 8
+    with client.watch_stock(timeout=0.3) as events, pytest.raises(DeadlineExceeded):
+        take(events, 1)
+    silent.set()
+    assert 3 <= len(peer.seen) <= 8
+
+
+def test_the_place_is_the_one_to_go_on_from_until_there_is_another(peer: Peer, client: Any) -> None:
+    peer.script = [[moved(1)]]
+    with client.watch_stock(resume_token="before") as events:
+        assert events.resume_token == "before"
+        take(events, 1)
+        assert events.resume_token == "after 1"
 
 
 def test_a_policy_without_retries_never_connects_again(peer: Peer, connect: Any) -> None:
@@ -199,10 +233,36 @@ def test_the_patience_begins_anew_with_each_outage() -> None:
     now += 9
     assert watching.pause_after(unavailable) == pytest.approx(0.2)
     watching.request()
+    watching.placed()
     now += 3600  # connected all the while, and nothing happened
     assert watching.pause_after(unavailable) == pytest.approx(0.1)
     watching.request()
     watching.read(moved(1))
+    assert watching.pause_after(None) == pytest.approx(0.1)
+
+
+def test_a_feed_that_breaks_at_once_each_time_is_down_although_it_connects() -> None:
+    now = 1000.0
+    watching = Watching(ClientConfig(), (), "", None, 10.0, clock=lambda: now, draw=lambda: 1.0)
+    pauses = []
+    for _ in range(5):
+        watching.request()
+        watching.placed()
+        watching.read(pb.WatchStockResponse(resume_token="here"))
+        pauses.append(watching.pause_after(None))
+    assert pauses == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.0])
+    watching.request()
+    watching.placed()
+    now += 4.9
+    assert watching.pause_after(None) == pytest.approx(1.0)
+    watching.request()
+    watching.placed()
+    now += 4.9
+    with pytest.raises(ServiceUnavailable):
+        watching.pause_after(None)
+    watching.request()
+    watching.placed()
+    now += 5
     assert watching.pause_after(None) == pytest.approx(0.1)
 
 
