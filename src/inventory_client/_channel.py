@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 
 from inventory_client.config import ClientConfig, Tls
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from os import PathLike
 
 
@@ -109,15 +109,18 @@ def open_channel(config: ClientConfig) -> grpc.Channel:
     """Make a channel; it connects with the first call."""
     secret = credentials(config)
     if secret is None:
-        return grpc.insecure_channel(config.target, options(config))
-    return grpc.secure_channel(config.target, secret, options(config))
+        channel = grpc.insecure_channel(config.target, options(config))
+    else:
+        channel = grpc.secure_channel(config.target, secret, options(config))
+    return grpc.intercept_channel(channel, *cast("Sequence[Any]", config.interceptors))
 
 
 def open_aio_channel(config: ClientConfig, secret: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
     """Make a channel of the running event loop, with credentials that were read before."""
+    interceptors = cast("Sequence[Any]", config.interceptors)
     if secret is None:
-        return grpc.aio.insecure_channel(config.target, options(config))
-    return grpc.aio.secure_channel(config.target, secret, options(config))
+        return grpc.aio.insecure_channel(config.target, options(config), interceptors=interceptors)
+    return grpc.aio.secure_channel(config.target, secret, options(config), interceptors=interceptors)
 
 
 def _content(path: str | PathLike[str] | None) -> bytes | None:

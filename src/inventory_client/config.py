@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from os import PathLike
 
     import grpc
+
+    Interceptor = grpc.UnaryUnaryClientInterceptor | grpc.UnaryStreamClientInterceptor | grpc.aio.ClientInterceptor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +72,8 @@ class ClientConfig:
     keepalive_timeout_seconds: how long sent data or a ping may stay unacknowledged until the connection counts as dead
     message_bytes_max: largest request and answer
     channel_options: gRPC channel arguments, which win over all of the above; ignored for a channel that you bring
+    interceptors: gRPC client interceptors, as for traces: those of `grpc`, or of `grpc.aio` for the asyncio client;
+        ignored for a channel that you bring
     """
 
     target: str = "localhost:50051"
@@ -81,3 +85,4 @@ class ClientConfig:
     keepalive_timeout_seconds: float = 10.0
     message_bytes_max: int = 4 * 1024 * 1024
     channel_options: Mapping[str, str | int] = field(default_factory=dict)
+    interceptors: Sequence[Interceptor] = ()
