@@ -48,6 +48,7 @@ from inventory_client.models import (
     SettlementAction,
     Stock,
     StockShortage,
+    new_request_id,
 )
 from inventory_client.order_hold import AsyncOrderHold, OrderHold
 from inventory_client.watch import AsyncStockWatch, StockWatch
@@ -110,6 +111,7 @@ __all__ = [
     "Unimplemented",
     "ValidationError",
     "VersionMismatch",
+    "new_request_id",
 ]
 
 # Tracebacks and logs name an error as its users import it.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from inventory_client._channel import RULES
 from inventory_client._status import DECIDED, error_of, leaves_open
+from inventory_client.config import SECONDS_MAX, checked_timeout
 from inventory_client.errors import Cancelled, DeadlineExceeded, InventoryError, Overloaded
 
 if TYPE_CHECKING:
@@ -62,8 +63,10 @@ class Attempts:
         self._draw = draw
         self._made = 0
         self._open = self._open_before = False  # whether an attempt may have been carried out without an answer
+        timeout = checked_timeout(timeout)
         if timeout is None:
-            timeout = (rule.timeout if config.timeout is None else config.timeout) + call.wait_seconds
+            usual = rule.timeout if config.timeout is None else config.timeout
+            timeout = min(usual + call.wait_seconds, SECONDS_MAX)
         self._deadline = clock() + timeout
         self._patience = call.wait_seconds + max(timeout - call.wait_seconds, 0.0) * config.retry.attempt_share
 

@@ -87,7 +87,10 @@ def error_of(failure: grpc.RpcError) -> InventoryError:
         status = Status.FromString(packed)
     except DecodeError:  # a proxy may damage what it does not know
         status = Status()
-    return error_from(failure.code(), failure.details() or "", status)
+    message = failure.details() or ""
+    if message.startswith("failed to connect") and message.endswith("Socket closed"):
+        message += ". Does the server expect TLS? This is how it ends a connection in plaintext."
+    return error_from(failure.code(), message, status)
 
 
 def error_of_status(status: Status) -> InventoryError:
@@ -98,7 +101,7 @@ def error_of_status(status: Status) -> InventoryError:
 def error_from(code: StatusCode, message: str, status: Status) -> InventoryError:
     """Choose the class by the reason, and where that is missing or new, by the code."""
     info = _detail(status, ErrorInfo)
-    known = BY_REASON.get(info.reason) if info.domain == DOMAIN else None
+    known = _class_of(info.reason, code) if info.domain == DOMAIN else None
     cls = known or BY_CODE.get(code, errors.UnexpectedError)
     error = cls(message, info.metadata)
     error.code = code
@@ -139,6 +142,12 @@ def _details(status: Status, kind: type[M]) -> Iterator[M]:
 def _detail(status: Status, kind: type[M]) -> M:
     """Unpack the first detail of a kind; an empty one where there is none that can be read."""
     return next(_details(status, kind), kind())
+
+
+def _class_of(reason: str, code: StatusCode) -> type[InventoryError] | None:
+    """Choose the class for what the service says; a newer one may know more that can be wrong with a request."""
+    newer = errors.ValidationError if code is StatusCode.INVALID_ARGUMENT else None
+    return BY_REASON.get(reason, newer)
 
 
 def _shortage(message: pb.StockShortage) -> StockShortage:

@@ -12,6 +12,7 @@ from inventory_client import _values
 from inventory_client._attempts import asked_pause, backoff, log_retry
 from inventory_client._channel import RULES
 from inventory_client._status import error_of
+from inventory_client.config import checked_timeout
 from inventory_client.errors import InventoryError, ServiceUnavailable
 from inventory_client.ledger import StockEvent
 from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
@@ -57,6 +58,7 @@ class Watching:
         self._product_ids = _values.product_ids(product_ids)
         self._low_stock = low_stock
         self._policy = config.retry
+        timeout = checked_timeout(timeout)
         self._patience = RULES["WatchStock"].timeout if timeout is None else timeout
         self._clock = clock
         self._draw = draw

@@ -59,6 +59,18 @@ class RetryPolicy:
             raise ValueError("attempt_share must be above 0 and at most 1")
 
 
+# More milliseconds would not fit into gRPC's channel arguments. Whoever wants no limit at all gets 23 days.
+SECONDS_MAX = 2_000_000.0
+_BYTES_MAX = 2**31 - 1
+
+
+def checked_timeout(timeout: float | None) -> float | None:
+    """Refuse what is no time that a call can take; that nothing is left (0 or less) is for the call to say."""
+    if timeout is not None and not timeout <= SECONDS_MAX:
+        raise ValueError(f"timeout must be at most {SECONDS_MAX:.0f} seconds, not {timeout}")
+    return timeout
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientConfig:
     """Everything that can be told to a client.
@@ -84,5 +96,22 @@ class ClientConfig:
     keepalive_seconds: float = 300.0
     keepalive_timeout_seconds: float = 10.0
     message_bytes_max: int = 4 * 1024 * 1024
-    channel_options: Mapping[str, str | int] = field(default_factory=dict)
-    interceptors: Sequence[Interceptor] = ()
+    channel_options: Mapping[str, str | int] = field(default_factory=dict, hash=False)
+    interceptors: Sequence[Interceptor] = field(default=(), hash=False)
+
+    def __post_init__(self) -> None:
+        if not self.target or self.target.startswith(("http://", "https://")):
+            raise ValueError(f"target must be an address for gRPC such as localhost:50051, not {self.target!r}")
+        if self.token is not None and not _may_be_sent(self.token):
+            raise ValueError("token must consist of visible ASCII characters, without a newline at its end")
+        for name in ("timeout", "keepalive_seconds", "keepalive_timeout_seconds"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= SECONDS_MAX:
+                raise ValueError(f"{name} must be above 0 and at most {SECONDS_MAX:.0f} seconds, not {value}")
+        if not 0 < self.message_bytes_max <= _BYTES_MAX:
+            raise ValueError(f"message_bytes_max must be between 1 and {_BYTES_MAX}")
+
+
+def _may_be_sent(token: str) -> bool:
+    """Tell whether a header can carry it: the text of a file mostly ends with a newline, which none can."""
+    return bool(token) and all("!" <= character <= "~" for character in token)

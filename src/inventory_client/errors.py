@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar, overload
 
 from grpc import StatusCode
 
@@ -11,6 +11,7 @@ from inventory_client.models import ReleaseReason, StockShortage
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import timedelta
+    from typing import Self
 
 T = TypeVar("T")
 
@@ -73,7 +74,13 @@ class _Told(Generic[T]):
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
 
-    def __get__(self, error: InventoryError, owner: type | None = None) -> T:
+    @overload
+    def __get__(self, error: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, error: InventoryError, owner: type | None = None) -> T: ...
+    def __get__(self, error: InventoryError | None, owner: type | None = None) -> T | Self:
+        if error is None:  # as documentation tools and mocks ask for it
+            return self
         try:
             return self._read(error.metadata[self._name])
         except (KeyError, ValueError):

@@ -125,6 +125,18 @@ def test_missing_and_garbled_metadata_never_raises() -> None:
     assert ReservationAlreadyReleased("", {"release_reason": "BORED"}).release_reason is ReleaseReason.UNKNOWN
 
 
+def test_a_newer_rule_for_requests_is_a_validation_error_that_keeps_its_reason(make_status: MakeStatus) -> None:
+    error = error_of_status(make_status(StatusCode.INVALID_ARGUMENT, "INVALID_TTL", violations={"ttl": "is odd"}))
+    assert type(error) is ValidationError
+    assert (error.reason, error.http_status) == ("INVALID_TTL", 400)
+    assert error.violations == (FieldViolation("ttl", "is odd"),)
+    assert type(error_of_status(make_status(StatusCode.INVALID_ARGUMENT, "BAD", domain="a.proxy"))) is UnexpectedError
+
+
+def test_the_attributes_of_a_class_can_be_looked_at() -> None:
+    assert InsufficientStock.available is not None
+
+
 def test_violations_name_the_bad_fields_under_one_base_class(make_status: MakeStatus) -> None:
     error = error_of_status(
         make_status(StatusCode.INVALID_ARGUMENT, "INVALID_QUANTITY", violations={"quantity": "must be at least 1"})
