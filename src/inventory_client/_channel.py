@@ -69,10 +69,14 @@ def options(config: ClientConfig) -> list[tuple[str, str | int]]:
     """Write the configuration as channel arguments."""
     arguments: dict[str, str | int] = {
         # With pings on, gRPC also sets TCP_USER_TIMEOUT, and that is what notices a dead peer within seconds; without
-        # it each call on a dead connection runs into its deadline until TCP gives up a quarter of an hour later. The
-        # pings themselves stay as rare as servers allow that were not told otherwise (GOAWAY "too_many_pings").
+        # it each call on a dead connection runs into its deadline until TCP gives up a quarter of an hour later. A
+        # server that hangs is noticed by the pings alone, as its kernel goes on to acknowledge what is sent. For those
+        # gRPC has a timeout of its own, of a minute, and stops after two of them as long as the client sends nothing
+        # else: a watcher never does.
         "grpc.keepalive_time_ms": round(config.keepalive_seconds * 1000),
         "grpc.keepalive_timeout_ms": round(config.keepalive_timeout_seconds * 1000),
+        "grpc.http2.ping_timeout_ms": round(config.keepalive_timeout_seconds * 1000),
+        "grpc.http2.max_pings_without_data": 0,
         "grpc.max_send_message_length": config.message_bytes_max,
         "grpc.max_receive_message_length": config.message_bytes_max,
         # A refusal names every line of an order that is short, up to a hundred; gRPC's 8 kB hold a few dozen of them.

@@ -80,7 +80,8 @@ class ClientConfig:
     token: sent as `authorization: Bearer …` with each call, also in plaintext, so use TLS outside of your own network
     timeout: seconds that a call may take with all of its retries; None leaves it to the table of each operation
     retry: see RetryPolicy
-    keepalive_seconds: pause between pings while calls are under way; less than 300 needs the server's consent
+    keepalive_seconds: pause between pings while calls are under way. The service allows one in 10 seconds; a proxy that
+        allows fewer ends connections (too_many_pings), after which gRPC pings half as often, and 300 suits all of them
     keepalive_timeout_seconds: how long sent data or a ping may stay unacknowledged until the connection counts as dead
     message_bytes_max: largest request and answer
     channel_options: gRPC channel arguments, which win over all of the above; ignored for a channel that you bring
@@ -93,7 +94,7 @@ class ClientConfig:
     token: str | None = field(default=None, repr=False)
     timeout: float | None = None
     retry: RetryPolicy = field(default_factory=RetryPolicy)
-    keepalive_seconds: float = 300.0
+    keepalive_seconds: float = 20.0
     keepalive_timeout_seconds: float = 10.0
     message_bytes_max: int = 4 * 1024 * 1024
     channel_options: Mapping[str, str | int] = field(default_factory=dict, hash=False)
