@@ -189,13 +189,19 @@ class AsyncOperations(ABC):
     async def batch_reserve_stock(
         self, items: Iterable[ReserveItem], *, timeout: float | None = None
     ) -> tuple[Reservation | InventoryError, ...]:
-        """Make up to 1 000 independent holds; for each item, in order, its hold or the error that refused it."""
+        """Make up to 1 000 independent holds; for each item, in order, its hold or the error that refused it.
+
+        Items with errors that are `retryable` may be sent again as they are; only a call that fails whole is repeated.
+        """
         return await self._run(_bulk.batch_reserve_stock(items), timeout)
 
     async def batch_settle_reservations(
         self, items: Iterable[SettleItem], *, timeout: float | None = None
     ) -> tuple[Reservation | InventoryError, ...]:
-        """End up to 1 000 independent holds; for each item, in order, its hold or the error that refused it."""
+        """End up to 1 000 independent holds; for each item, in order, its hold or the error that refused it.
+
+        Items with errors that are `retryable` may be sent again as they are; only a call that fails whole is repeated.
+        """
         return await self._run(_bulk.batch_settle_reservations(items), timeout)
 
     async def batch_get_stock(

@@ -213,7 +213,7 @@ class VersionMismatch(InventoryError):
 
 
 class DatabaseUnavailable(InventoryError):
-    """The server cannot reach its database; retries have already been made."""
+    """The server cannot reach its database; retries have already been made, except for an item of a bulk call."""
 
     reason = "DATABASE_UNAVAILABLE"
     code = StatusCode.UNAVAILABLE
@@ -221,7 +221,10 @@ class DatabaseUnavailable(InventoryError):
 
 
 class Overloaded(InventoryError):
-    """Too many requests are waiting in the server; retries have already been made."""
+    """Too many requests are waiting in the server; retries have already been made, unless the overload lasts.
+
+    Of an item of a bulk call none have been made.
+    """
 
     reason = "OVERLOADED"
     code = StatusCode.RESOURCE_EXHAUSTED
