@@ -241,20 +241,25 @@ def test_a_caller_that_reads_too_slowly_is_told_overloaded_and_can_go_on_from_wh
     # A small window: what is on its way to the caller does not hide that it reads nothing.
     window = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65536))
     with connected(server) as shop, grpc.insecure_channel(server.address) as channel:
-        product_id = stocked(shop, 10_000)
-        with watching(server, options=window) as stream:
+        product_id, other = stocked(shop, 10_000), stocked(shop, 1)
+        with (
+            watching(server, options=window, product_ids=[product_id]) as stream,
+            watching(server, product_ids=[other]) as marker,
+        ):
             order_id = "o" * 255
             items = [
                 pb.ReserveStockRequest(product_id=product_id, order_id=order_id, quantity=1, request_id=str(uuid4()))
                 for _ in range(1000)
             ]
             InventoryServiceStub(channel).BatchReserveStock(pb.BatchReserveStockRequest(items=items), timeout=30)
+            shop.add_stock(other, 1)
+            next(marker)  # all that was before it has been handed out
             events: list[pb.WatchStockResponse] = []
             with pytest.raises(grpc.RpcError) as raised:
                 events += iter(stream)
         check_wire(raised.value, "OVERLOADED", {"http_status": "429"})
         assert 0 < len(events) < 1000
-        with watching(server, resume_token=events[-1].resume_token) as stream:
+        with watching(server, resume_token=events[-1].resume_token, product_ids=[product_id]) as stream:
             events += take(stream, 1000 - len(events))
     assert [event.movement.version for event in events] == list(range(2, 1002))
 
