@@ -37,6 +37,7 @@ class Endpoint:
         self._exposition = Exposition(pages)
         self._open: dict[asyncio.StreamWriter, None] = {}
         self._loop = asyncio.new_event_loop()
+        self._stop = asyncio.Event()
         self._thread = threading.Thread(target=self._main, name="metrics", daemon=True)
 
     def __enter__(self) -> Self:
@@ -48,25 +49,19 @@ class Endpoint:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
 
     def _main(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        server = self._loop.run_until_complete(
-            asyncio.start_server(self._exchange, sock=self._socket, limit=_HEAD_BYTES_MAX)
-        )
-        try:
-            self._loop.run_forever()
-        finally:
-            server.close()
-            for writer in self._open:
-                writer.transport.abort()
-            tasks = asyncio.all_tasks(self._loop)
-            for task in tasks:
-                task.cancel()
-            self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-            self._loop.close()
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        server = await asyncio.start_server(self._exchange, sock=self._socket, limit=_HEAD_BYTES_MAX)
+        await self._stop.wait()
+        server.close()
+        for writer in self._open:
+            writer.transport.abort()
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._open) >= _CONNECTIONS_MAX:
