@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from inventory_server.rpc.health import Health
     from inventory_server.settings import Settings
 
+_PING_SECONDS = 30.0
+_ANSWER_SECONDS_MAX = 20.0
+
 
 def build(settings: Settings) -> grpc.aio.Server:
     return accepting.server(
@@ -27,9 +30,11 @@ def build(settings: Settings) -> grpc.aio.Server:
             # Clients may ping an idle connection every ten seconds, as load balancers make them.
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ("grpc.keepalive_permit_without_calls", 1),
-            # A caller that vanished without a word would keep its stream for ever: ping it.
-            ("grpc.keepalive_time_ms", 30_000),
-            ("grpc.keepalive_timeout_ms", 20_000),
+            # A caller that vanished without a word, or hangs, would keep its stream for ever: ping it. The second bound
+            # is on what the kernel of the other side acknowledges, the third on what the other side itself answers.
+            ("grpc.keepalive_time_ms", round(_PING_SECONDS * 1000)),
+            ("grpc.keepalive_timeout_ms", round(_ANSWER_SECONDS_MAX * 1000)),
+            ("grpc.http2.ping_timeout_ms", round(_ANSWER_SECONDS_MAX * 1000)),
         ]
     )
 
