@@ -6,8 +6,11 @@ import asyncio
 import logging
 import random
 import time
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import grpc
 
 from inventory_client._channel import RULES
 from inventory_client._status import DECIDED, error_of, leaves_open
@@ -15,9 +18,7 @@ from inventory_client.config import SECONDS_MAX, checked_timeout
 from inventory_client.errors import Cancelled, DeadlineExceeded, InventoryError, Overloaded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import grpc
+    from collections.abc import Callable, Iterator
 
     from inventory_client._budget import RetryBudget
     from inventory_client._calls import Call
@@ -38,9 +39,10 @@ class Attempts:
     without a word about why; without it, each attempt fails at once with the reason, and the pauses in between bridge a
     restart. The last error is raised as soon as no time is left for another attempt.
 
-    A server that hangs with its connection open, as one that is stopped or out of memory, says nothing at all. So an
-    attempt gets a part of the time only: the next one may reach another server. One that is merely slow, and not the
-    others, gets a copy while it works, at most two in all of the time; it does the request once and answers the copies.
+    A server that hangs with its connection open, as one that is stopped or out of memory, says nothing at all. So the
+    first attempt gets a part of the time only: the next one may reach another server. One that is merely slow gets a
+    copy while it works. A change it does once and answers the copies; for what it must look up again, the next
+    attempt has twice the time.
     """
 
     def __init__(
@@ -68,7 +70,8 @@ class Attempts:
             usual = rule.timeout if config.timeout is None else config.timeout
             timeout = min(usual + call.wait_seconds, SECONDS_MAX)
         self._deadline = clock() + timeout
-        self._patience = call.wait_seconds + max(timeout - call.wait_seconds, 0.0) * config.retry.attempt_share
+        self._wait = call.wait_seconds
+        self._share = max(timeout - call.wait_seconds, 0.0) * config.retry.attempt_share
 
     def begin(self) -> float:
         """Take note that an attempt is sent now, and give the seconds that it may take.
@@ -79,7 +82,7 @@ class Attempts:
             raise self._told(DeadlineExceeded("The timeout was over before anything was sent."))
         self._open_before, self._open = self._open, True
         last = self._made + 1 >= self._attempts
-        return self.remaining() if last else min(self._patience, self.remaining())
+        return self.remaining() if last else min(self._wait + self._share, self.remaining())
 
     def remaining(self) -> float:
         """Seconds that are left."""
@@ -90,6 +93,8 @@ class Attempts:
         error = self._told(error_of(failure))
         self._open = error.outcome_unknown = leaves_open(error, open_before=self._open_before)
         self._made += 1
+        if isinstance(error, DeadlineExceeded):
+            self._share *= 2
         pause = backoff(self._policy, self._made, self._draw) + asked_pause(error)
         if not self._may_follow(error) or pause >= self.remaining():
             raise error from failure
@@ -129,6 +134,17 @@ def closed_here() -> Cancelled:
 def on_closed_channel(refusal: Exception) -> bool:
     """Tell whether gRPC refuses to send since the channel was closed, here or by its owner, and not for a mistake."""
     return str(refusal).startswith(("Cannot invoke RPC", "Channel is clos"))
+
+
+@contextmanager
+def refusals_told() -> Iterator[None]:
+    """Say that the channel was closed where gRPC refuses to send; interceptors keep that until something is read."""
+    try:
+        yield
+    except (ValueError, grpc.aio.UsageError) as refusal:
+        if not on_closed_channel(refusal):
+            raise
+        raise closed_here() from refusal
 
 
 def log_retry(rpc: str, attempt: int, error: InventoryError, failure: grpc.RpcError | None, pause: float) -> None:

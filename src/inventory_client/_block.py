@@ -119,7 +119,7 @@ async def _give_back(held: AsyncReleasable) -> None:
 
 
 async def finished(work: Coroutine[Any, Any, None]) -> None:
-    """Wait for what a failed task must still do; where it is cancelled once more, that goes on by itself."""
+    """Wait for what a failed task must still do; cancelled once more, it leaves that to the event loop."""
     task = asyncio.create_task(work)
     _going_on.add(task)  # the event loop itself would let it be collected
     task.add_done_callback(_going_on.discard)

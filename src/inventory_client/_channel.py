@@ -119,6 +119,23 @@ def open_channel(config: ClientConfig) -> grpc.Channel:
     return grpc.intercept_channel(channel, *cast("Sequence[Any]", config.interceptors))
 
 
+class ByName:
+    """A channel that looks methods up by name for each call, not by a handle of the generated stub's.
+
+    grpcio 1.85 crashes the process where such a handle is made on a channel that was closed, as an intercepted one does
+    for each call; by name the call is refused.
+    """
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._channel = channel
+
+    def unary_unary(self, method: str, *, _registered_method: bool, **codecs: Any) -> object:
+        return self._channel.unary_unary(method, **codecs)
+
+    def unary_stream(self, method: str, *, _registered_method: bool, **codecs: Any) -> object:
+        return self._channel.unary_stream(method, **codecs)
+
+
 def open_aio_channel(config: ClientConfig, secret: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
     """Make a channel of the running event loop, with credentials that were read before."""
     interceptors = cast("Sequence[Any]", config.interceptors)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # A feed that is in place this long has come up, even if nothing happened: one that breaks at once has not.
 _SETTLED_SECONDS = 5.0
+# A healthy service over a long line may need this long, however soon the reader wants to be told of one that is down.
+_CONNECT_SECONDS_MIN = 5.0
 
 
 class NoAnswer(grpc.RpcError):
@@ -71,7 +73,8 @@ class Watching:
     @property
     def connect_seconds(self) -> float:
         """How long a connection may take until another one is tried, which may reach another server."""
-        return self._patience * self._policy.attempt_share
+        share = self._policy.attempt_share if self._policy.attempts > 1 else 1.0
+        return max(self._patience * share, _CONNECT_SECONDS_MIN)
 
     def request(self) -> pb.WatchStockRequest:
         """Ask for what comes after the last answer."""
@@ -94,6 +97,8 @@ class Watching:
     def read(self, answer: pb.WatchStockResponse) -> StockEvent | None:
         """Take an answer; None for one that only says where the stream stands, or that is newer than this client."""
         self._told = self._told or answer.WhichOneof("event") is not None
+        if self._placed is None:
+            self.placed()
         self.resume_token = answer.resume_token or self.resume_token
         match answer.WhichOneof("event"):
             case "movement":
@@ -110,7 +115,7 @@ class Watching:
         """
         error = ServiceUnavailable("the server ended the stream") if failure is None else error_of(failure)
         now = self._clock()
-        if self._told or (self._placed is not None and now - self._placed >= _SETTLED_SECONDS):
+        if self._told or self._lasted(now, failure):
             self._down_since = now
             self._failures = 0
         elif self._down_since is None:
@@ -123,6 +128,13 @@ class Watching:
             raise error from failure
         log_retry("WatchStock", self._failures, error, failure, pause)
         return pause
+
+    def _lasted(self, now: float, failure: grpc.RpcError | None) -> bool:
+        """Tell whether the feed was up, though nothing happened."""
+        if self._placed is not None:
+            return now - self._placed >= _SETTLED_SECONDS
+        # One that an interceptor hides does not say that it is in place; to connect takes no such time.
+        return now - self._opened >= max(self._patience, _CONNECT_SECONDS_MIN) and not isinstance(failure, NoAnswer)
 
     def _survives(self, error: InventoryError) -> bool:
         # a server that shuts down cancels its streams

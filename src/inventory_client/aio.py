@@ -13,7 +13,7 @@ import grpc
 
 from inventory_client import _channel
 from inventory_client._aio_operations import AsyncOperations
-from inventory_client._attempts import Attempts, being_cancelled, closed_here, on_closed_channel
+from inventory_client._attempts import Attempts, being_cancelled, closed_here, on_closed_channel, refusals_told
 from inventory_client._block import ABANDON_TIMEOUT_SECONDS, async_block, still_reserved
 from inventory_client._budget import RetryBudget
 from inventory_client._lazy import LazyChannel
@@ -138,7 +138,8 @@ class AsyncInventoryClient(AsyncOperations):
         a message that came twice, repeats them, and its `hold.deduct()` succeeds where the first one has just sold.
 
         A reserve that fails or is interrupted while nobody knows whether it took place is undone before its exception
-        goes on, which may take two seconds more; but not under a `request_id` of yours: repeat it, or release the hold.
+        goes on, which may take four seconds more; but not under a `request_id` of yours: repeat it, or release what it
+        holds.
 
         Once a deduct was attempted whose outcome is unknown (see `InventoryError.outcome_unknown`), an exception
         releases nothing: the customer may have paid, and the units may be sold. That is logged as a warning with the
@@ -209,9 +210,5 @@ class AsyncInventoryClient(AsyncOperations):
     def _open_watch(self, request: pb.WatchStockRequest) -> AsyncStream:
         if self._lazy.closed:
             raise closed_here()
-        try:
+        with refusals_told():
             return self.stub.WatchStock(request, metadata=self._metadata)
-        except grpc.aio.UsageError as refusal:
-            if not on_closed_channel(refusal):
-                raise
-            raise closed_here() from refusal

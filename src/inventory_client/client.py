@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from weakref import WeakSet
 
 import grpc
 
 from inventory_client import _channel
-from inventory_client._attempts import Attempts, closed_here, on_closed_channel
+from inventory_client._attempts import Attempts, closed_here, on_closed_channel, refusals_told
 from inventory_client._block import ABANDON_TIMEOUT_SECONDS, block, still_reserved
 from inventory_client._budget import RetryBudget
 from inventory_client._operations import Operations
@@ -67,7 +67,7 @@ class InventoryClient(Operations):
         self._closed = False
         self._channel = _channel.open_channel(self.config) if channel is None else channel
         self._watches: WeakSet[StockWatch] = WeakSet()
-        self.stub = InventoryServiceStub(self._channel)
+        self.stub = InventoryServiceStub(cast("grpc.Channel", _channel.ByName(self._channel)))
 
     def close(self) -> None:
         """Close the channel: calls under way and later ones raise Cancelled, watches end. Safe to call twice.
@@ -133,7 +133,8 @@ class InventoryClient(Operations):
         a message that came twice, repeats them, and its `hold.deduct()` succeeds where the first one has just sold.
 
         A reserve that fails or is interrupted while nobody knows whether it took place is undone before its exception
-        goes on, which may take two seconds more; but not under a `request_id` of yours: repeat it, or release the hold.
+        goes on, which may take four seconds more; but not under a `request_id` of yours: repeat it, or release what it
+        holds.
 
         Once a deduct was attempted whose outcome is unknown (see `InventoryError.outcome_unknown`), an exception
         releases nothing: the customer may have paid, and the units may be sold. That is logged as a warning with the
@@ -194,9 +195,5 @@ class InventoryClient(Operations):
     def _open_watch(self, request: pb.WatchStockRequest) -> Stream:
         if self._closed:
             raise closed_here()
-        try:
+        with refusals_told():
             return self.stub.WatchStock(request, metadata=self._metadata)
-        except ValueError as refusal:
-            if not on_closed_channel(refusal):
-                raise
-            raise closed_here() from refusal

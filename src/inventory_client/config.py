@@ -38,11 +38,12 @@ class RetryPolicy:
     on top of what the server asks for. The defaults bridge a restart of about two seconds. However many attempts are
     left, the deadline of the call ends them.
 
-    One attempt takes at most `attempt_share` of the call's time (of two replicas of which one hangs, the next attempt
-    finds the other), on top of the `wait` that was asked for; only the last of the `attempts` takes all that is left.
+    The first attempt takes at most `attempt_share` of the call's time (of two replicas of which one hangs, the next
+    attempt finds the other), on top of the `wait` that was asked for. After each that took all of it the next one takes
+    twice as much, and the last of the `attempts` what is left.
 
-    A client that is told OVERLOADED many times, and seldom anything else, repeats nothing for that until it has got
-    answers again: its retries would be a multiple of the load.
+    A client that is told OVERLOADED fifty times, and seldom anything else, repeats nothing for that until it has got
+    ten answers for each: its retries would be a multiple of the load.
     """
 
     attempts: int = 20

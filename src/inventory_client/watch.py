@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Generator, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 
-from inventory_client._attempts import being_cancelled
+from inventory_client._attempts import being_cancelled, closed_here, refusals_told
 from inventory_client._watching import NoAnswer
+from inventory_client.errors import Cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,9 +51,9 @@ class StockWatch(Iterator["StockEvent"]):
     The feed is in place when the block is entered (or else with the first `next()`), or as soon as a service that is
     away is back; what would fail again, such as a bad resume token, is raised there. The service says at once where it
     begins, so that also a connection that is lost before the first event is gone on from. A connection that fails for a
-    passing reason, or takes longer than a third of the `timeout` of the watch, is made again after a pause (see
-    RetryPolicy); if that goes on for longer than the `timeout`, `next()` raises the last failure, and may be called
-    again. `resume_token` is where the feed stands: give it to another watch to go on from there, also in another
+    passing reason, or takes longer than a third of the `timeout` of the watch (and five seconds), is made again after a
+    pause (see RetryPolicy); if that goes on for longer than the `timeout`, `next()` raises the last failure, and may be
+    called again. `resume_token` is where the feed stands: give it to another watch to go on from there, also in another
     process. An OVERLOADED from the server (it cuts off who reads too slowly) counts as such a passing failure.
 
     A feed in place may be silent for as long as nothing happens, so its silence proves nothing, and no `timeout` ends
@@ -60,7 +61,8 @@ class StockWatch(Iterator["StockEvent"]):
 
     `close()` may be called from any thread and ends a `next()` that waits; apart from that, a watch is for one thread.
     Where an interceptor hides the stream, as that of OpenTelemetry does, such a `next()` ends with the next answer, or
-    when the client is closed, and a server that says nothing at first is noticed by the pings alone.
+    when the client is closed, a server that says nothing at first is noticed by the pings alone, and a bad resume token
+    is told by the first `next()`.
     """
 
     def __init__(self, connect: Callable[[pb.WatchStockRequest], Stream], watching: Watching) -> None:
@@ -83,7 +85,8 @@ class StockWatch(Iterator["StockEvent"]):
 
     def __enter__(self) -> Self:
         try:
-            stream = self._open()
+            with refusals_told():
+                stream = self._open()
         except (grpc.RpcError, StopIteration) as failure:
             self._stream = None
             if isinstance(failure, grpc.RpcError):
@@ -100,7 +103,8 @@ class StockWatch(Iterator["StockEvent"]):
         while not self._closed.is_set():
             failure: grpc.RpcError | None = None
             try:
-                event = self._watching.read(self._answer())
+                with refusals_told():
+                    event = self._watching.read(self._answer())
             except grpc.RpcError as broken:
                 failure = broken
             except StopIteration:
@@ -196,7 +200,8 @@ class AsyncStockWatch(AsyncIterator["StockEvent"]):
 
     async def __aenter__(self) -> Self:
         try:
-            stream = await self._open()
+            with self._cancellations():
+                stream = await self._open()
         except grpc.RpcError as failure:
             self._watching.check(failure)
         else:
@@ -211,12 +216,12 @@ class AsyncStockWatch(AsyncIterator["StockEvent"]):
         while not self._closed.is_set():
             failure: grpc.RpcError | None = None
             try:
-                answer = await (await self._open()).read()
+                with self._cancellations():
+                    answer = await (await self._open()).read()
             except grpc.RpcError as broken:
                 failure = broken
-            except asyncio.CancelledError:
-                self._drop()
-                if self._closed.is_set() and not being_cancelled():
+            except Cancelled:
+                if self._closed.is_set():
                     break
                 raise
             else:
@@ -233,15 +238,30 @@ class AsyncStockWatch(AsyncIterator["StockEvent"]):
     async def _open(self) -> AsyncStream:
         if self._stream is None:
             stream = self._stream = self._connect(self._watching.request())
-            try:  # it comes when the feed is in place, or with its failure
-                await asyncio.wait_for(stream.initial_metadata(), self._watching.connect_seconds)
+            try:
+                # Not wait_for(), which on Python 3.11 loses a cancellation that comes together with the answer.
+                async with asyncio.timeout(self._watching.connect_seconds) as limit:
+                    await stream.initial_metadata()  # comes when the feed is in place, or with its failure
             except TimeoutError:
+                pass
+            if limit.expired():  # also where an interceptor has kept that to itself
                 self._drop()
-                raise NoAnswer from None
+                raise NoAnswer
             if not stream.done():
                 self._watching.placed()
             return stream
         return self._stream
+
+    @contextmanager
+    def _cancellations(self) -> Iterator[None]:
+        """Let go of a stream that is cut off; say so where it is not the task that is cancelled."""
+        try:
+            yield
+        except asyncio.CancelledError:
+            self._drop()
+            if being_cancelled():
+                raise
+            raise closed_here() from None  # by close(), or by the owner of the channel
 
     def _drop(self) -> None:
         if self._stream is not None:

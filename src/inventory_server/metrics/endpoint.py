@@ -49,7 +49,8 @@ class Endpoint:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
+        with contextlib.suppress(RuntimeError):  # the thread has failed, and said why
+            self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
 
     def _main(self) -> None:

@@ -39,9 +39,9 @@ class _EagerServer(cygrpc.AioServer):  # type: ignore[misc]
             return super()._make_request_call_future(*method)  # type: ignore[no-any-return]
         if not hasattr(self, "_arrived"):
             self._arrived: deque[asyncio.Task[Any]] = deque()
-            self._asked = 0  # calls that were asked for and not handed over
+            self._asked = 0  # calls that were asked for and have not arrived
         loop = asyncio.get_running_loop()
-        while self._asked < CALLS_AT_ONCE:
+        while self._asked + len(self._arrived) < CALLS_AT_ONCE:
             self._asked += 1
             loop.create_task(self._request_call()).add_done_callback(self._take)
         self._next: asyncio.Future[Any] = loop.create_future()
@@ -51,7 +51,8 @@ class _EagerServer(cygrpc.AioServer):  # type: ignore[misc]
     def _take(self, call: asyncio.Task[Any]) -> None:
         if call.cancelled():
             return
-        call.exception()  # looked at, since the last ones all fail as the server stops
+        call.exception()  # looked at, since all that are asked for fail when the server stops
+        self._asked -= 1
         self._arrived.append(call)
         self._hand_over()
         if not self.is_running():
@@ -60,7 +61,6 @@ class _EagerServer(cygrpc.AioServer):  # type: ignore[misc]
     def _hand_over(self) -> None:
         if not self._arrived or self._next.done():
             return
-        self._asked -= 1
         call = self._arrived.popleft()
         error = call.exception()
         if error is None:

@@ -118,7 +118,7 @@ def test_what_was_spent_is_not_given_to_the_next_attempt(clock: Clock) -> None:
     assert tries.remaining() == 0
 
 
-def test_one_attempt_takes_a_third_of_the_time_and_the_last_one_what_is_left(
+def test_the_first_attempt_takes_a_third_of_the_time_and_the_last_one_what_is_left(
     clock: Clock, make_status: MakeStatus
 ) -> None:
     silence = failed(make_status(StatusCode.DEADLINE_EXCEEDED))
@@ -126,18 +126,29 @@ def test_one_attempt_takes_a_third_of_the_time_and_the_last_one_what_is_left(
     assert tries.begin() == pytest.approx(2)
     clock.now += 0.5
     tries.pause_after(silence)
-    assert tries.begin() == pytest.approx(2)
+    assert tries.begin() == pytest.approx(4)
     clock.now += 0.5
     tries.pause_after(silence)
     assert tries.begin() == pytest.approx(5)
 
 
+def test_only_silence_gives_the_next_attempt_more_time(
+    clock: Clock, make_status: MakeStatus, unavailable: grpc.RpcError
+) -> None:
+    tries = attempts(clock, timeout=6, draw=0.0)
+    for _ in range(3):
+        assert tries.begin() == pytest.approx(2)
+        tries.pause_after(unavailable)
+    tries.pause_after(failed(make_status(StatusCode.DEADLINE_EXCEEDED)))
+    assert tries.begin() == pytest.approx(4)
+
+
 def test_no_attempt_takes_more_than_is_left(clock: Clock, make_status: MakeStatus) -> None:
     silence = failed(make_status(StatusCode.DEADLINE_EXCEEDED))
     tries = attempts(clock, timeout=6, draw=0.0)
-    for share in (2, 2, 1.5):
+    for share in (2, 3.75):
         assert tries.begin() == pytest.approx(share)
-        clock.now += 2.25
+        clock.now += share + 0.25
         if tries.remaining():
             tries.pause_after(silence)
     with pytest.raises(DeadlineExceeded):

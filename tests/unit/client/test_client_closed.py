@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
 
 from inventory_client import AsyncInventoryClient, Cancelled, InventoryClient
+from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.unit.client.conftest import Peer
 
 
@@ -57,6 +60,38 @@ def test_a_channel_that_its_owner_closed_is_told_like_a_closed_client(peer: Peer
 
     asyncio.run(body())
     assert peer.seen == []
+
+
+class Untouched(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
+    def intercept_unary_unary(self, continuation: Callable[..., Any], details: Any, request: Any) -> Any:
+        return continuation(details, request)
+
+    def intercept_unary_stream(self, continuation: Callable[..., Any], details: Any, request: Any) -> Any:
+        return continuation(details, request)
+
+
+def test_an_intercepted_channel_that_its_owner_closed_is_told_the_same(peer: Peer) -> None:
+    channel = grpc.insecure_channel(peer.target)
+    client = InventoryClient(channel=grpc.intercept_channel(channel, Untouched()))
+    channel.close()
+    with pytest.raises(Cancelled):
+        client.add_stock("teapot", 1)
+    with pytest.raises(Cancelled):
+        next(client.watch_stock())
+
+
+def test_a_feed_whose_channel_its_owner_closes_is_told_and_nobody_cancelled(peer: Peer) -> None:
+    async def body() -> None:
+        channel = grpc.aio.insecure_channel(peer.target)
+        async with AsyncInventoryClient(channel=channel).watch_stock() as events:
+            waiting = asyncio.ensure_future(anext(events))
+            await asyncio.sleep(0)
+            await channel.close()
+            with pytest.raises(Cancelled):
+                await waiting
+
+    peer.script = [[pb.WatchStockResponse(resume_token="here")]]
+    asyncio.run(body())
 
 
 def test_a_closed_client_calls_no_more_and_leaves_a_channel_that_it_was_given_open(peer: Peer) -> None:

@@ -12,10 +12,12 @@ from grpc import StatusCode
 from tests.unit.client.conftest import QUICK
 
 from inventory_client import AsyncInventoryClient, ClientConfig, InventoryClient, ValidationError
+from inventory_client._watching import Watching
 from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
+from inventory_client.watch import StockWatch
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Generator
 
     from google.rpc.status_pb2 import Status
     from tests.unit.client.conftest import Peer
@@ -86,6 +88,36 @@ def test_a_feed_behind_a_generator_raises_in_its_block_what_would_fail_again(
             pytest.fail("the block was entered")
         with client.watch_stock() as events:
             assert next(events).resume_token == "after 1"
+
+
+class Gone(grpc.RpcError):
+    def code(self) -> StatusCode:
+        return StatusCode.UNAVAILABLE
+
+    def details(self) -> str:
+        return "max_age"
+
+    def trailing_metadata(self) -> tuple[()]:
+        return ()
+
+
+@pytest.mark.parametrize("resume_token", ["", "before"])
+def test_a_feed_behind_a_generator_that_breaks_after_a_quiet_hour_goes_on(resume_token: str) -> None:
+    now, opened = [0.0], []
+
+    def connect(request: pb.WatchStockRequest) -> Generator[pb.WatchStockResponse]:
+        opened.append(request.resume_token)
+        if len(opened) == 2:
+            yield moved(1)
+        if not resume_token:
+            yield PLACE
+        now[0] += 3600
+        raise Gone
+
+    watching = Watching(ClientConfig(), (), resume_token, None, None, clock=lambda: now[0], draw=lambda: 0.0)
+    with StockWatch(connect, watching) as events:
+        assert next(events).resume_token == "after 1"
+    assert opened == [resume_token, resume_token or "here"]
 
 
 def test_closing_the_client_ends_a_feed_behind_a_generator_that_waits(peer: Peer) -> None:

@@ -23,9 +23,11 @@ from inventory_client import (
     RetryPolicy,
     ServiceUnavailable,
     ValidationError,
+    _watching,
 )
 from inventory_client._watching import Watching
 from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
+from inventory_client.watch import AsyncStockWatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,13 +112,60 @@ def test_a_server_that_takes_the_connection_and_says_nothing_is_left_for_another
     assert len(peer.seen) == 2
 
 
-def test_servers_that_all_say_nothing_are_told_when_the_time_is_over(peer: Peer, client: Any) -> None:
+def test_servers_that_all_say_nothing_are_told_when_the_time_is_over(
+    peer: Peer, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_watching, "_CONNECT_SECONDS_MIN", 0.1)
     silent = threading.Event()
     peer.script = [[silent]] * 8
     with client.watch_stock(timeout=0.3) as events, pytest.raises(DeadlineExceeded):
         take(events, 1)
     silent.set()
     assert 3 <= len(peer.seen) <= 8
+
+
+def test_a_feed_whose_reader_is_to_be_told_at_once_still_has_time_to_connect(peer: Peer, client: Any) -> None:
+    peer.script = [[moved(1), StatusCode.UNAVAILABLE]]
+    with client.watch_stock(timeout=0) as events:
+        assert versions(take(events, 1)) == [1]
+        with pytest.raises(ServiceUnavailable):
+            take(events, 1)
+
+
+class Opening:
+    """A stream of asyncio whose headers come when they are told to, and nothing after them."""
+
+    def __init__(self) -> None:
+        self.headers: asyncio.Future[tuple[()]] = asyncio.get_running_loop().create_future()
+        self.cancelled = False
+
+    async def initial_metadata(self) -> tuple[()]:
+        return await self.headers
+
+    async def read(self) -> Any:
+        await asyncio.Event().wait()
+
+    def done(self) -> bool:
+        return self.cancelled
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+def test_a_cancellation_that_comes_with_the_headers_is_not_lost() -> None:
+    async def body() -> None:
+        stream: Any = Opening()
+        watch = AsyncStockWatch(lambda _: stream, Watching(ClientConfig(), (), "", None, None))
+        waiting = asyncio.ensure_future(anext(watch))
+        await asyncio.sleep(0)
+        stream.headers.set_result(())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait({waiting}, timeout=5)
+        assert waiting.cancelled()
+        assert stream.cancelled
+
+    asyncio.run(body())
 
 
 def test_the_place_is_the_one_to_go_on_from_until_there_is_another(peer: Peer, client: Any) -> None:

@@ -12,7 +12,7 @@ import grpc.aio
 from inventory_server.rpc import accepting
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     import pytest
 
@@ -70,6 +70,36 @@ def test_calls_beyond_those_asked_for_are_let_in_while_none_has_ended() -> None:
         assert await asyncio.gather(*map(call, bodies)) == bodies
 
     serve(meet, use)
+
+
+def test_calls_that_have_not_begun_end_at_once_when_the_server_stops_with_a_grace() -> None:
+    begun, over = asyncio.Semaphore(0), asyncio.Event()
+    handled = 0
+
+    async def wait(body: bytes, _: object) -> bytes:
+        nonlocal handled
+        handled += 1
+        begun.release()
+        await over.wait()
+        return body
+
+    async def use(server: grpc.aio.Server, call: Call) -> None:
+        calls = [asyncio.ensure_future(call(b"")) for _ in range(10 * accepting.CALLS_AT_ONCE)]
+        await begun.acquire()
+        stopping = asyncio.create_task(server.stop(2 * SECONDS_MAX))
+        await eventually_done(calls, lambda: len(calls) - handled)
+        over.set()
+        await stopping
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        assert sum(answer == b"" for answer in answers) == handled < len(calls)
+
+    serve(wait, use)
+
+
+async def eventually_done(calls: Sequence[asyncio.Future[bytes]], expected: Callable[[], int]) -> None:
+    async with asyncio.timeout(SECONDS_MAX / 2):
+        while sum(call.done() for call in calls) != expected():
+            await asyncio.wait([call for call in calls if not call.done()], return_when=asyncio.FIRST_COMPLETED)
 
 
 def test_every_call_ends_when_the_server_stops_amid_them(caplog: pytest.LogCaptureFixture) -> None:
