@@ -39,15 +39,15 @@ LAST_RUN = Gauge(
 )
 
 
-# Batches under way at once while there are many: each waits for its commit, for Redis and for a busy processor. They
-# leave one another's holds alone. A third gains nothing and costs the RPCs a fifth.
-SWEEPS = 2
+# While there are many, the worker rests for this share of what each batch took, but no longer than between two looks:
+# it keeps rows that reserves want. Nobody waits for it, since a reserve takes back what it needs.
+_REST_SHARE = 0.75
 # How many holds are looked at where a row is stuck, so that the turn of the others comes however many it has.
 _STUCK_MAX = 10_000
 
 
 class ExpiryWorker:
-    """Looks for expired holds in batches, and again at once while batches are full."""
+    """Looks for expired holds in batches, and soon again while batches are full."""
 
     def __init__(self, repository: HoldRepository, cache: ReservationCache, settings: Settings) -> None:
         self._repository = repository
@@ -85,16 +85,13 @@ class ExpiryWorker:
     async def run(self, stop: asyncio.Event) -> None:
         """Work until told to stop; a database that is away is waited for."""
         while not stop.is_set():
-            if await self._look():
-                await asyncio.gather(*(self._sweep(stop) for _ in range(SWEEPS)))
+            began = time.monotonic()
+            more = await self._look()
+            rest = _REST_SHARE * (time.monotonic() - began)
             try:
-                await asyncio.wait_for(stop.wait(), self._interval)
+                await asyncio.wait_for(stop.wait(), min(rest, self._interval) if more else self._interval)
             except TimeoutError:
                 continue
-
-    async def _sweep(self, stop: asyncio.Event) -> None:
-        while not stop.is_set() and await self._look():
-            pass
 
     async def _look(self) -> bool:
         """Tell whether there was a whole batch, or one that a locked row spoiled, and so perhaps more."""
@@ -161,7 +158,7 @@ class ExpiryThread:
             runner.run(self._work(stop))
 
     async def _work(self, stop: asyncio.Event) -> None:
-        database = Database(self._database_url, self._settings, size=SWEEPS, name="expiry")
+        database = Database(self._database_url, self._settings, size=1, name="expiry")
         cache = ReservationCache(self._redis_url, self._settings)
         retaining = asyncio.create_task(retain(self._database_url, self._settings, stop))
         await database.open()

@@ -145,7 +145,7 @@ class Settings:
         high="36500d",
     )
     pool_size: int = setting(
-        "10", whole, "most connections to PostgreSQL for calls; the expiry worker has up to three, the feed one", "1"
+        "10", whole, "most connections to PostgreSQL for calls; the expiry worker has up to two, the feed one", "1"
     )
     pool_timeout: float = setting("2s", duration, "longest wait for a connection before DATABASE_UNAVAILABLE", "10ms")
     connect_timeout: float = setting("5s", duration, "longest time one attempt to connect to PostgreSQL takes", "1s")
