@@ -105,7 +105,7 @@ class ClientConfig:
         if not self.target or self.target.startswith(("http://", "https://")):
             raise ValueError(f"target must be an address for gRPC such as localhost:50051, not {self.target!r}")
         if self.token is not None and not _may_be_sent(self.token):
-            raise ValueError("token must consist of visible ASCII characters, without a newline at its end")
+            raise ValueError("token must be visible ASCII characters, without a newline at its end; None sends none")
         for name in ("timeout", "keepalive_seconds", "keepalive_timeout_seconds"):
             value = getattr(self, name)
             if value is not None and not 0 < value <= SECONDS_MAX:
