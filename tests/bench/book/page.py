@@ -57,7 +57,11 @@ the same tables and answers nobody.""",
 call it is what a busy server asks for, and its latency is that of all 100.""",
     ),
     "cache": ("With and without the cache", "`no-cache` is INVENTORY_REDIS_URL=none://."),
-    "processes": ("Several processes", "INVENTORY_WORKERS behind one port."),
+    "processes": (
+        "Several processes",
+        """INVENTORY_WORKERS behind one port. They share out the cores that one process leaves idle: on two, which
+PostgreSQL and the load generator share, there are none.""",
+    ),
     "full": (
         "Five million old holds",
         "`full` has 5 000 000 ended holds and 10 000 000 movements in its tables, and autovacuum running.",
