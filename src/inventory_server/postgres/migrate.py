@@ -24,7 +24,7 @@ _LOCK = 9142205142015182
 _POSTGRES_VERSION_MIN = 150000
 # The revision of the functions: raise it whenever one changes. A server of an earlier revision that restarts in the
 # midst of a rollout, or after it, leaves those alone that the later one brought.
-FUNCTIONS_REVISION = 4
+FUNCTIONS_REVISION = 5
 # What the history calls a revision of the functions, before its number.
 _FUNCTIONS = "functions "
 
