@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from uuid import uuid4
 
+import grpc
 import psycopg
 import pytest
 from tests.fixtures.refusals import TABLE, check, refused
@@ -39,6 +40,7 @@ from inventory_client import (
     ValidationError,
 )
 from inventory_client.proto.inventory.v1 import inventory_pb2 as pb
+from inventory_client.proto.inventory.v1.inventory_pb2_grpc import InventoryServiceStub
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -246,4 +248,10 @@ def test_tokens_decide_who_may_read_and_who_may_write(
     for stranger in (connect(server), connect(server, token="guessed")):
         refused(Unauthenticated, partial(stranger.get_stock, product_id))
         refused(Unauthenticated, partial(stranger.reserve_stock, product_id, "order", 1))
+    with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError) as raised:
+        # Nothing that our client would send.
+        InventoryServiceStub(channel).GetStock(
+            pb.GetStockRequest(product_id=product_id), metadata=[("authorization", "Bearer ")]
+        )
+    assert cast("grpc.Call", raised.value).code() is grpc.StatusCode.UNAUTHENTICATED
     assert server.health() == "SERVING"

@@ -80,8 +80,8 @@ class Peer:
 
     An event in the script holds its call up until it is set.
     A stream is scripted as a list: it sends the messages, fails with a status, ends with END, or says nothing until an
-    event is set. After the last entry,
-    and where nothing is scripted, it stays open without a word until the other side goes.
+    event is set. After the last entry, and where nothing is scripted, it stays open without a word until the other side
+    goes.
     """
 
     def __init__(self) -> None:

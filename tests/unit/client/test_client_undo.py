@@ -153,18 +153,23 @@ def test_a_task_that_is_cancelled_while_it_reserves_leaves_nothing(peer: Peer) -
     assert peer.rpcs() == ["ReserveStock", "ReserveStock", "BatchSettleReservations"]
 
 
+async def cancelled_in_its_release(client: AsyncInventoryClient, peer: Peer) -> None:
+    """Cancel a task in its block, and once more while its release is under way."""
+    inside = asyncio.Event()
+    task = asyncio.create_task(checkout(client, inside))
+    await inside.wait()
+    peer.called.clear()
+    task.cancel()
+    await called(peer)
+    await cancelled(task)
+
+
 def test_a_release_goes_on_when_its_task_is_cancelled_again(peer: Peer, caplog: pytest.LogCaptureFixture) -> None:
     answer = threading.Event()
 
     async def body() -> None:
         async with AsyncInventoryClient(peer.target) as client:
-            inside = asyncio.Event()
-            task = asyncio.create_task(checkout(client, inside))
-            await inside.wait()
-            peer.called.clear()
-            task.cancel()
-            await called(peer)
-            await cancelled(task)
+            await cancelled_in_its_release(client, peer)
             [release] = _block._going_on
             answer.set()
             await release
@@ -180,13 +185,7 @@ def test_a_release_that_its_loop_does_not_wait_for_is_told(peer: Peer, caplog: p
 
     async def body() -> None:
         client = AsyncInventoryClient(peer.target)
-        inside = asyncio.Event()
-        task = asyncio.create_task(checkout(client, inside))
-        await inside.wait()
-        peer.called.clear()
-        task.cancel()
-        await called(peer)
-        await cancelled(task)
+        await cancelled_in_its_release(client, peer)
 
     peer.script = [RESERVED, answer]
     asyncio.run(body())

@@ -168,8 +168,7 @@ def test_silence_ends_at_the_deadline(connect: Connect) -> None:
         begun = time.monotonic()
         with pytest.raises(DeadlineExceeded):
             client.get_stock("teapot", timeout=0.3)
-        # The last attempt may end before that, where the pause after it would be longer than what is left.
-        assert 0.09 < time.monotonic() - begun < 5
+        assert 0.25 < time.monotonic() - begun < 5
 
 
 def test_no_server_is_unavailable_and_says_why(connect: Connect, free_address: str) -> None:
