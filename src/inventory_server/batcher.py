@@ -146,9 +146,9 @@ class Lane(Generic[Item, Value]):
             log.exception("what follows a batch failed")
 
     async def _gather(self, took: float, callers: int) -> None:
-        """Let the next batch grow while requests keep coming in; the last one took so many seconds.
+        """Let the next batch grow while requests keep coming in.
 
-        So many callers were answered by it, or wait.
+        The last one took so many seconds; so many callers were answered by it, or wait.
 
         The callers just answered come back together. Without this the first of them would start a batch alone, and a
         busy server would spend its time on the overhead of small batches. A lane with one caller never waits here.
