@@ -251,7 +251,7 @@ def test_tokens_decide_who_may_read_and_who_may_write(
     with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError) as raised:
         # Nothing that our client would send.
         InventoryServiceStub(channel).GetStock(
-            pb.GetStockRequest(product_id=product_id), metadata=[("authorization", "Bearer ")]
+            pb.GetStockRequest(product_id=product_id), metadata=(("authorization", "Bearer "),)
         )
     assert cast("grpc.Call", raised.value).code() is grpc.StatusCode.UNAUTHENTICATED
     assert server.health() == "SERVING"
